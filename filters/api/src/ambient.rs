@@ -1,0 +1,37 @@
+//! Environment variables, captured once, so that no library code reads the process environment.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// What the process was given besides its configuration file.
+#[derive(Clone, Debug, Default)]
+pub struct Ambient {
+    variables: HashMap<String, String>,
+}
+
+impl Ambient {
+    /// From any list of pairs; `main` passes the process environment, tests pass what they need.
+    pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { variables: variables.into_iter().collect() }
+    }
+
+    /// A variable that is set and not empty.
+    #[must_use]
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A secret: the variable itself, or the content of the file that `<name>_FILE` points to.
+    ///
+    /// # Errors
+    /// The file is named but cannot be read.
+    pub fn secret(&self, name: &str) -> std::io::Result<Option<String>> {
+        if let Some(value) = self.var(name) {
+            return Ok(Some(value.to_owned()));
+        }
+        match self.var(&format!("{name}_FILE")).map(PathBuf::from) {
+            None => Ok(None),
+            Some(path) => Ok(Some(std::fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned())),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The hooks of one request, in the order in which they run.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::body::Rope;
+use crate::code::ErrorCode;
+use crate::error::FilterError;
+use crate::facts::Facts;
+use crate::render::ErrorRenderer;
+use crate::upstream::{AttemptRequest, AttemptResult, UpstreamPlan, Verdict};
+
+/// A response that a filter or an endpoint gives itself; the body may be whole or a stream.
+pub type Reply = http::Response<axum::body::Body>;
+
+/// Whether the chain goes on. An answer is a value, never an error.
+#[derive(Debug)]
+pub enum Flow {
+    /// The next filter runs.
+    Continue,
+    /// The request ends with this response.
+    Reply(Box<Reply>),
+}
+
+/// What the core knows of a request before any filter ran.
+#[derive(Clone, Debug)]
+pub struct RequestInfo {
+    /// Request id: taken over from the client or made here.
+    pub id: Arc<str>,
+    /// Name of the matched route: its path template.
+    pub route: Arc<str>,
+    /// Peer address of the connection.
+    pub peer: Option<SocketAddr>,
+    /// When the head was complete.
+    pub started: Instant,
+}
+
+/// What the hooks of a request see and may change.
+pub struct ExchangeCx<'a> {
+    /// The request head as the client sent it. Read-only: upstream heads are built from nothing.
+    pub head: &'a http::request::Parts,
+    /// What the core knows.
+    pub request: &'a RequestInfo,
+    /// What filters told each other.
+    pub facts: &'a mut Facts,
+    /// Headers that go on whatever response leaves, error answers included.
+    pub reply_headers: &'a mut HeaderMap,
+    /// Where the request may go; left empty by routes that end in an endpoint.
+    pub plan: &'a mut UpstreamPlan,
+    /// Dialect of errors, if not the gateway's default.
+    pub renderer: &'a mut Option<Arc<dyn ErrorRenderer>>,
+}
+
+/// What is left of a request when it ends.
+#[derive(Debug)]
+pub struct FinishCx<'a> {
+    /// What the core knows.
+    pub request: &'a RequestInfo,
+    /// What filters told each other.
+    pub facts: &'a Facts,
+}
+
+/// Head of a response on its way to the client.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers. From an upstream, hop-by-hop headers and framing are gone already.
+    pub headers: HeaderMap,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A complete answer left, an error answer included.
+    Answered {
+        /// Its status.
+        status: StatusCode,
+        /// Its code, when it was an error of the gateway.
+        code: Option<ErrorCode>,
+    },
+    /// The client left before the answer was complete.
+    ClientLeft,
+    /// The answer broke off after its head had left.
+    Cut(ErrorCode),
+    /// The task was dropped: shutdown, or a connection that was cut from outside.
+    Dropped,
+}
+
+/// One filter's part in one request. Every hook has a do-nothing default.
+///
+/// Request hooks run in the order of the route, response hooks in reverse order.
+#[async_trait]
+pub trait Exchange: Send + Sync {
+    /// Once, when the head is complete and before any byte of the body is read.
+    async fn request_head(&mut self, _cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+        Ok(Flow::Continue)
+    }
+
+    /// For every piece of the body, as it arrives, when the filter needs `Chunks` or `Whole`.
+    /// Must not block: at most a linear look at the piece.
+    fn request_chunk(&mut self, _chunk: &Bytes, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
+        Ok(())
+    }
+
+    /// Once, before the upstream is chosen or the endpoint runs. On a route with need `Whole` the body is
+    /// complete and may be replaced; otherwise it is empty.
+    async fn request_ready(&mut self, _body: &mut Rope, _cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+        Ok(Flow::Continue)
+    }
+
+    /// Once per attempt, before the request head is sent to a target of the plan.
+    fn attempt(&mut self, _attempt: &mut AttemptRequest, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
+        Ok(())
+    }
+
+    /// Once or twice per attempt. The first filter (in reverse order) with an opinion decides;
+    /// without one a response is relayed and a failure moves on to the next target.
+    fn judge(&mut self, _result: &AttemptResult<'_>, _cx: &mut ExchangeCx<'_>) -> Option<Verdict> {
+        None
+    }
+
+    /// Once, for the response that will be relayed. Not for error answers of the gateway.
+    fn response_head(&mut self, _head: &mut ResponseHead, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
+        Ok(())
+    }
+
+    /// For every piece of a relayed body. `end` is true exactly once, possibly with `None`.
+    /// Must not block. An error ends the answer: in-band where the protocol can say it.
+    fn response_chunk(
+        &mut self,
+        _part: &mut Option<Bytes>,
+        _end: bool,
+        _cx: &mut ExchangeCx<'_>,
+    ) -> Result<(), FilterError> {
+        Ok(())
+    }
+
+    /// Exactly once, whatever happened, after the last byte. Must not block.
+    fn finish(&mut self, _outcome: &Outcome, _cx: &FinishCx<'_>) {}
+}

@@ -1,0 +1,131 @@
+//! What filters tell each other about a request: one type per fact, never a string key.
+
+use std::any::{Any, TypeId};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Facts of one request, by type. Cheap to clone: the values are shared.
+#[derive(Clone, Debug, Default)]
+pub struct Facts(Vec<(TypeId, Arc<dyn Any + Send + Sync>)>);
+
+impl Facts {
+    /// States a fact; an earlier one of the same type is replaced.
+    pub fn insert<T: Any + Send + Sync>(&mut self, fact: T) {
+        self.insert_shared(Arc::new(fact));
+    }
+
+    /// States a fact that is shared with others.
+    pub fn insert_shared<T: Any + Send + Sync>(&mut self, fact: Arc<T>) {
+        let id = TypeId::of::<T>();
+        match self.0.iter_mut().find(|(known, _)| *known == id) {
+            Some(slot) => slot.1 = fact,
+            None => self.0.push((id, fact)),
+        }
+    }
+
+    /// A fact, if some filter stated it.
+    #[must_use]
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.iter().find(|(known, _)| *known == TypeId::of::<T>()).and_then(|(_, fact)| fact.downcast_ref())
+    }
+
+    /// A fact as a shared value.
+    #[must_use]
+    pub fn shared<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0
+            .iter()
+            .find(|(known, _)| *known == TypeId::of::<T>())
+            .and_then(|(_, fact)| Arc::clone(fact).downcast().ok())
+    }
+}
+
+/// Address the request came from: the peer, or what a trusted proxy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientIp(pub IpAddr);
+
+/// Requests per second and burst of one token.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit {
+    /// Refill per second, more than 0.
+    pub per_second: f64,
+    /// Capacity, at least 1.
+    pub burst: u32,
+}
+
+/// Answers whether a scope is held. Implemented by the identity crate.
+pub trait Scopes: Send + Sync {
+    /// Whether the effective set of scopes contains `scope`.
+    fn allow(&self, scope: &str) -> bool;
+}
+
+/// Who sends the request. Stated by the identity filter, complete once access was checked.
+#[derive(Clone)]
+pub struct Principal {
+    /// Tenant that the request belongs to and that pays.
+    pub tenant_id: Arc<str>,
+    /// Id of the token record; never the secret.
+    pub token_id: Arc<str>,
+    /// End user; `None` where the endpoint needs none.
+    pub user_id: Option<Arc<str>>,
+    /// SHA-256 of the bearer: the key of its rate limit.
+    pub bearer_digest: [u8; 32],
+    /// Limit of this token, if it has its own.
+    pub rate_limit: Option<RateLimit>,
+    /// Whether the request limiter is skipped.
+    pub rate_limit_bypass: bool,
+    /// Globs of slugs that the token may use; `None` means all.
+    pub models: Option<Arc<[String]>>,
+    /// Ceiling of `max_tokens` for this token.
+    pub max_tokens: Option<u32>,
+    /// Globs of slugs that the tenant may use; `None` means all.
+    pub models_allowlist: Option<Arc<[String]>>,
+    /// Globs of slugs that the tenant may not use.
+    pub models_blacklist: Option<Arc<[String]>>,
+    /// Effective scopes.
+    pub scopes: Arc<dyn Scopes>,
+}
+
+impl std::fmt::Debug for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Principal")
+            .field("tenant_id", &self.tenant_id)
+            .field("token_id", &self.token_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tokens of a finished model call, as the upstream reported them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens read, cached ones included.
+    pub prompt_tokens: u64,
+    /// Tokens written, reasoning included.
+    pub completion_tokens: u64,
+    /// Part of the prompt that came from a cache.
+    pub cached_tokens: u64,
+}
+
+/// Which model a request asked for and which one served. For logs and metrics: catalog words only.
+#[derive(Clone, Debug)]
+pub struct ModelChoice {
+    /// Slug that the client sent; known to the catalog.
+    pub slug: Arc<str>,
+    /// Base alias behind the slug.
+    pub alias: Arc<str>,
+    /// Whether the answer is a stream.
+    pub stream: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_fact_of_a_type_replaces_the_first() {
+        let mut facts = Facts::default();
+        facts.insert(Usage { prompt_tokens: 1, ..Usage::default() });
+        facts.insert(Usage { prompt_tokens: 2, ..Usage::default() });
+        assert_eq!(facts.get::<Usage>().map(|usage| usage.prompt_tokens), Some(2));
+        assert!(facts.get::<ClientIp>().is_none());
+    }
+}

@@ -1,0 +1,212 @@
+//! What a plug-in crate exports: services, filter kinds and endpoint kinds.
+//!
+//! A *service* owns top-level keys of the configuration file and the state behind them (a token catalog, a
+//! model catalog). A *filter kind* is a step of a route; a route entry becomes one [`Filter`]. An *endpoint
+//! kind* is an axum router that a route can end in.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::ambient::Ambient;
+use crate::body::BodyNeed;
+use crate::clock::Clock;
+use crate::exchange::Exchange;
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// File the value came from; `None`: the main configuration file.
+    pub file: Option<PathBuf>,
+    /// Line in that file, from 1, where known.
+    pub line: Option<usize>,
+    /// Dotted path of the key.
+    pub key: String,
+    /// What is wrong and what would be right. Never the value of a secret.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem at a key.
+    pub fn at(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { file: None, line: None, key: key.into(), message: message.into() }
+    }
+
+    /// Names the file.
+    #[must_use]
+    pub fn in_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.file = Some(file.into());
+        self
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}", file.display())?;
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+            }
+            f.write_str(": ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// A part could not be built although its configuration is valid.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A file or directory could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A metric name is taken.
+    #[error("metric: {0}")]
+    Metric(#[from] prometheus::Error),
+    /// A service that this part needs is not registered before it.
+    #[error("needs the service {0}, which is not registered before it")]
+    MissingService(&'static str),
+}
+
+/// Work that runs beside the requests for the life of the process.
+pub struct BackgroundTask {
+    /// Name in logs.
+    pub name: &'static str,
+    /// The work. It is dropped at shutdown.
+    pub run: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// What parts are built with.
+pub struct BuildEnv {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Environment variables.
+    pub ambient: Ambient,
+    /// Directory for state, mode 0700; created when first needed.
+    pub data_dir: PathBuf,
+    /// Where metrics are registered.
+    pub metrics: prometheus::Registry,
+    services: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    tasks: Vec<BackgroundTask>,
+}
+
+impl BuildEnv {
+    /// An environment without services.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, ambient: Ambient, data_dir: PathBuf, metrics: prometheus::Registry) -> Self {
+        Self { clock, ambient, data_dir, metrics, services: HashMap::new(), tasks: Vec::new() }
+    }
+
+    /// Offers a service to the parts that are built later.
+    pub fn provide<T: Any + Send + Sync>(&mut self, service: Arc<T>) {
+        self.services.insert(TypeId::of::<T>(), service);
+    }
+
+    /// A service that was built before.
+    ///
+    /// # Errors
+    /// No such service was registered.
+    pub fn service<T: Any + Send + Sync>(&self) -> Result<Arc<T>, BuildError> {
+        self.services
+            .get(&TypeId::of::<T>())
+            .and_then(|service| Arc::clone(service).downcast().ok())
+            .ok_or(BuildError::MissingService(std::any::type_name::<T>()))
+    }
+
+    /// Starts work in the background once the runtime is up.
+    pub fn spawn(&mut self, name: &'static str, run: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.push(BackgroundTask { name, run: Box::pin(run) });
+    }
+
+    /// The background work, taken by the core.
+    pub fn take_tasks(&mut self) -> Vec<BackgroundTask> {
+        std::mem::take(&mut self.tasks)
+    }
+}
+
+/// State behind top-level keys of the configuration file.
+pub trait ServiceKind: 'static {
+    /// Name in logs and problems.
+    const NAME: &'static str;
+    /// The top-level keys it owns. `Settings` is read from a mapping of just these.
+    const KEYS: &'static [&'static str];
+    /// File shape; unknown keys refused.
+    type Settings: DeserializeOwned + JsonSchema + Default;
+    /// In range, parsed, ready. May come from further files that the settings name.
+    type Checked: Send + 'static;
+
+    /// Checks the settings and reports all problems at once.
+    ///
+    /// # Errors
+    /// What is wrong, each with its key.
+    fn check(settings: Self::Settings, ambient: &Ambient) -> Result<Self::Checked, Vec<Problem>>;
+
+    /// Builds the state and offers it with [`BuildEnv::provide`].
+    ///
+    /// # Errors
+    /// The surroundings do not allow it (a directory that cannot be written).
+    fn build(checked: Self::Checked, env: &mut BuildEnv) -> Result<(), BuildError>;
+}
+
+/// A step that routes can list.
+pub trait FilterKind: 'static {
+    /// Key in `routes[].filters`, metric label and log field.
+    const NAME: &'static str;
+    /// Kinds that must stand before it on every route that lists it.
+    const AFTER: &'static [&'static str] = &[];
+    /// File shape of its parameters; unknown keys refused. An entry without parameters is the default.
+    type Config: DeserializeOwned + JsonSchema + Default;
+    /// In range, parsed, ready.
+    type Checked: Send + Sync + 'static;
+
+    /// Checks the parameters and reports all problems at once.
+    ///
+    /// # Errors
+    /// What is wrong, each with its key relative to the entry.
+    fn check(raw: Self::Config) -> Result<Self::Checked, Vec<Problem>>;
+
+    /// Builds the filter of one route entry.
+    ///
+    /// # Errors
+    /// A service is missing or a metric cannot be registered.
+    fn build(checked: Self::Checked, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError>;
+}
+
+/// One route entry, shared by all requests of the route.
+pub trait Filter: Send + Sync {
+    /// What it has to see of the body.
+    fn body_need(&self) -> BodyNeed {
+        BodyNeed::None
+    }
+
+    /// Its part in a new request.
+    fn begin(&self) -> Box<dyn Exchange>;
+}
+
+/// An axum router that routes can end in. The handlers find [`crate::exchange::RequestInfo`] and
+/// [`crate::facts::Facts`] in the request extensions.
+pub trait EndpointKind: 'static {
+    /// Value of `routes[].endpoint`.
+    const NAME: &'static str;
+
+    /// Builds the router. Its paths are full paths.
+    ///
+    /// # Errors
+    /// A service is missing.
+    fn build(env: &BuildEnv) -> Result<axum::Router, BuildError>;
+}

@@ -1,0 +1,34 @@
+//! The filter interface: what a plug-in crate implements and what it may know of a request.
+//!
+//! Dependencies point one way: this crate <- `filters/*` <- the root package. It depends on no filter,
+//! not on the core and not on the proxy engine.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`filter`] | the three things a plug-in can export: service, filter kind, endpoint kind |
+//! | [`exchange`] | the hooks of one request, in the order in which they run |
+//! | [`body`] | body needs and the rope that carries a held body without copying |
+//! | [`upstream`] | where a request may go: targets, attempts, verdicts |
+//! | [`facts`] | what filters tell each other, as types |
+//! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
+//! | [`ambient`], [`clock`] | environment, files and time, injected |
+
+pub mod ambient;
+pub mod body;
+pub mod clock;
+pub mod code;
+pub mod error;
+pub mod exchange;
+pub mod facts;
+pub mod filter;
+pub mod render;
+pub mod upstream;
+
+pub use async_trait::async_trait;
+
+pub use self::body::{BodyNeed, Rope};
+pub use self::code::ErrorCode;
+pub use self::error::{Blame, FilterError};
+pub use self::exchange::{Exchange, ExchangeCx, FinishCx, Flow, Outcome, Reply, RequestInfo, ResponseHead};
+pub use self::facts::Facts;
+pub use self::filter::{BuildEnv, BuildError, EndpointKind, Filter, FilterKind, Problem, ServiceKind};

@@ -1,0 +1,137 @@
+//! Where a request may go: upstreams, the plan of attempts, and what an attempt came to.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+
+use crate::body::Rope;
+use crate::error::FilterError;
+use crate::exchange::ResponseHead;
+
+/// How to reach an upstream.
+#[derive(Clone)]
+pub enum Address {
+    /// A service inside this process, reached through an in-memory connection.
+    Embedded(Arc<axum::Router>),
+    /// Host and port; the name is resolved for every new connection, off the request path where possible.
+    Tcp {
+        /// Host name or IP address.
+        host: Arc<str>,
+        /// Port.
+        port: u16,
+        /// Whether to speak TLS; the host is the server name.
+        tls: bool,
+    },
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(_) => f.write_str("embedded"),
+            Self::Tcp { host, port, tls } => write!(f, "{}://{host}:{port}", if *tls { "https" } else { "http" }),
+        }
+    }
+}
+
+/// HTTP version spoken to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2, by prior knowledge in cleartext.
+    Http2,
+}
+
+/// One upstream, shared by all requests that may use it.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Public name: metric label and log field.
+    pub label: Arc<str>,
+    /// Where it is.
+    pub address: Address,
+    /// What it speaks.
+    pub version: HttpVersion,
+    /// Longest time for connect and TLS together.
+    pub connect_timeout: Duration,
+}
+
+/// Time limits of one attempt, counted from the moment the request has been sent.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptTimeouts {
+    /// Until the first byte of the response body; `None`: only `total` bounds it.
+    pub first_byte: Option<Duration>,
+    /// Between two pieces of the response; `None`: only `total` bounds it.
+    pub idle: Option<Duration>,
+    /// Of the whole exchange, counted from the arrival of the request.
+    pub total: Duration,
+}
+
+/// Ordered upstreams for one request. Each is tried at most once.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamPlan {
+    /// In the order in which they are tried.
+    pub targets: Vec<Arc<Upstream>>,
+}
+
+/// What goes to an upstream at one attempt. The core adds the framing headers, `host`, `user-agent`,
+/// `accept-encoding: identity` and the trace headers; nothing of the client's head is copied.
+#[derive(Debug)]
+pub struct AttemptRequest {
+    /// Position in the plan, from 0.
+    pub index: usize,
+    /// Method; that of the client unless changed.
+    pub method: Method,
+    /// Path and query in origin form.
+    pub path: String,
+    /// Allow-listed headers and the upstream's own credential.
+    pub headers: HeaderMap,
+    /// The body, shared with all other attempts.
+    pub body: Rope,
+    /// Limits of this attempt.
+    pub timeouts: AttemptTimeouts,
+}
+
+/// Why an attempt gave no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptFailure {
+    /// No connection: refused, unreachable, unknown name, or too slow.
+    Connect,
+    /// The connection broke before or inside the response.
+    Reset,
+    /// The first byte or the next piece came too late.
+    Timeout,
+    /// TLS was refused.
+    Tls,
+    /// The whole request took too long.
+    Total,
+}
+
+/// What an attempt came to, as far as is known.
+#[derive(Debug)]
+pub enum AttemptResult<'a> {
+    /// The response head is here. [`Verdict::ReadBody`] asks for the body as well.
+    Head(&'a ResponseHead),
+    /// The body that was asked for, cut at [`MAX_JUDGED_BODY_BYTES`].
+    Body(&'a ResponseHead, &'a [u8]),
+    /// There is no (further) response.
+    Failed(AttemptFailure),
+}
+
+/// Longest body that is read before an answer is judged: 64 KiB, well above any provider's error body.
+pub const MAX_JUDGED_BODY_BYTES: usize = 64 * 1024;
+
+/// What to do with the result of an attempt.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Answer the client with this error.
+    Fail(Box<FilterError>),
+    /// Try the next target of the plan. Without one the core answers 502.
+    Next,
+    /// Read the body, then ask again. Only valid for [`AttemptResult::Head`].
+    ReadBody,
+    /// Pass the response on.
+    Relay,
+}

@@ -1,0 +1,1 @@
+//! An embedded model server without a model, for the first five minutes.

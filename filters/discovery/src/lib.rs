@@ -1,0 +1,1 @@
+//! Discovery endpoints: health, errors, version.

@@ -1,0 +1,1 @@
+//! Exact token buckets per bearer and per client address.

@@ -1,0 +1,1 @@
+//! Models: catalog, backends, routing, rewriting.

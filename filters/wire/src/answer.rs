@@ -1,0 +1,1 @@
+//! Rewriting of answers: whole JSON bodies and stream chunks.

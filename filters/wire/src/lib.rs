@@ -1,0 +1,6 @@
+//! LLM protocols as I/O-free code: bytes in, values out. Spawns nothing, reads no clock.
+
+pub mod answer;
+pub mod errors;
+pub mod request;
+pub mod sse;

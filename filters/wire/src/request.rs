@@ -1,0 +1,1 @@
+//! Request bodies: one incremental scan, patches instead of re-serialising.

@@ -1,0 +1,1 @@
+//! Framing of server-sent events.
