@@ -1,1 +1,30 @@
-//! placeholder
+//! dgx-gateway: the proxy core.
+//!
+//! It knows listeners, routes, upstreams, attempts, bodies and filters, and no protocol of language models: those
+//! come as plug-ins from `filters/`, named in one file.
+//!
+//! | Module | Does |
+//! |---|---|
+//! | [`config`] | reads the configuration file and checks what the core owns |
+//! | [`plugins`] | makes entries of a table from the kinds that plug-ins export |
+//! | [`registry`] | the only file that names plug-ins |
+//! | [`world`] | builds routes and services from one configuration |
+//! | [`route`] | finds the route of a request |
+//! | [`proxy`] | the phases of a request |
+//! | [`upstream`] | addresses, peers, services inside the process |
+//! | `reply` | turns an error into a response |
+//! | [`admin`] | metrics listener |
+//! | [`telemetry`] | logs and the core's metrics |
+//! | [`server`] | assembles the process, runs and drains it |
+
+pub mod admin;
+pub mod config;
+pub mod plugins;
+pub mod proxy;
+pub mod registry;
+mod reply;
+pub mod route;
+pub mod server;
+pub mod telemetry;
+pub mod upstream;
+pub mod world;

@@ -72,6 +72,8 @@ pub struct ResponseHead {
     pub status: StatusCode,
     /// Headers. From an upstream, hop-by-hop headers and framing are gone already.
     pub headers: HeaderMap,
+    /// Length of the body, if known. A filter that will change the length sets it to `None`.
+    pub length: Option<u64>,
 }
 
 /// How a request ended.
@@ -104,6 +106,9 @@ pub trait Exchange: Send + Sync {
 
     /// For every piece of the body, as it arrives, when the filter needs `Chunks` or `Whole`.
     /// Must not block: at most a linear look at the piece.
+    ///
+    /// # Errors
+    /// The body is refused; the rest of it is not read.
     fn request_chunk(&mut self, _chunk: &Bytes, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         Ok(())
     }
@@ -115,6 +120,9 @@ pub trait Exchange: Send + Sync {
     }
 
     /// Once per attempt, before the request head is sent to a target of the plan.
+    ///
+    /// # Errors
+    /// The request is refused; no further target is tried.
     fn attempt(&mut self, _attempt: &mut AttemptRequest, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         Ok(())
     }
@@ -125,13 +133,19 @@ pub trait Exchange: Send + Sync {
         None
     }
 
-    /// Once, for the response that will be relayed. Not for error answers of the gateway.
+    /// Once per response that will be relayed. Not for error answers of the gateway.
+    ///
+    /// # Errors
+    /// The response cannot be used; the client gets this error instead.
     fn response_head(&mut self, _head: &mut ResponseHead, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         Ok(())
     }
 
     /// For every piece of a relayed body. `end` is true exactly once, possibly with `None`.
-    /// Must not block. An error ends the answer: in-band where the protocol can say it.
+    /// Must not block.
+    ///
+    /// # Errors
+    /// The answer ends: with this error if nothing has left yet, else in-band where the protocol can say it.
     fn response_chunk(
         &mut self,
         _part: &mut Option<Bytes>,

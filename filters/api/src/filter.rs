@@ -18,6 +18,7 @@ use crate::ambient::Ambient;
 use crate::body::BodyNeed;
 use crate::clock::Clock;
 use crate::exchange::Exchange;
+use crate::health::HealthBoard;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub struct BuildEnv {
     pub data_dir: PathBuf,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
+    /// Where parts say what they know of the health of the service.
+    pub health: Arc<HealthBoard>,
     services: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     tasks: Vec<BackgroundTask>,
 }
@@ -109,7 +112,8 @@ impl BuildEnv {
     /// An environment without services.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, ambient: Ambient, data_dir: PathBuf, metrics: prometheus::Registry) -> Self {
-        Self { clock, ambient, data_dir, metrics, services: HashMap::new(), tasks: Vec::new() }
+        let health = Arc::new(HealthBoard::default());
+        Self { clock, ambient, data_dir, metrics, health, services: HashMap::new(), tasks: Vec::new() }
     }
 
     /// Offers a service to the parts that are built later.

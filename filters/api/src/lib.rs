@@ -11,6 +11,7 @@
 //! | [`upstream`] | where a request may go: targets, attempts, verdicts |
 //! | [`facts`] | what filters tell each other, as types |
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
+//! | [`health`] | what limits the service at the moment, from whoever knows |
 //! | [`ambient`], [`clock`] | environment, files and time, injected |
 
 pub mod ambient;
@@ -21,6 +22,7 @@ pub mod error;
 pub mod exchange;
 pub mod facts;
 pub mod filter;
+pub mod health;
 pub mod render;
 pub mod upstream;
 

@@ -4,11 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use crate::body::Rope;
 use crate::error::FilterError;
 use crate::exchange::ResponseHead;
+
+/// Most targets of one plan; a longer one is cut.
+pub const MAX_TARGETS: usize = 32;
 
 /// How to reach an upstream.
 #[derive(Clone)]
@@ -34,6 +38,11 @@ impl fmt::Debug for Address {
         }
     }
 }
+
+/// Services inside this process that can be an upstream, by name. Offered with
+/// [`crate::BuildEnv::provide`] by the part that brings them.
+#[derive(Clone, Debug, Default)]
+pub struct EmbeddedUpstreams(pub Vec<(&'static str, Arc<axum::Router>)>);
 
 /// HTTP version spoken to an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,8 +74,10 @@ pub struct AttemptTimeouts {
     pub first_byte: Option<Duration>,
     /// Between two pieces of the response; `None`: only `total` bounds it.
     pub idle: Option<Duration>,
-    /// Of the whole exchange, counted from the arrival of the request.
+    /// Until the answer has begun to leave, counted from the arrival of the request.
     pub total: Duration,
+    /// Until the answer is complete, counted from the arrival of the request; at least `total`.
+    pub total_once_begun: Duration,
 }
 
 /// Ordered upstreams for one request. Each is tried at most once.
@@ -114,14 +125,18 @@ pub enum AttemptFailure {
 pub enum AttemptResult<'a> {
     /// The response head is here. [`Verdict::ReadBody`] asks for the body as well.
     Head(&'a ResponseHead),
-    /// The body that was asked for, cut at [`MAX_JUDGED_BODY_BYTES`].
-    Body(&'a ResponseHead, &'a [u8]),
+    /// The body that was asked for.
+    Body {
+        /// The head that came before it.
+        head: &'a ResponseHead,
+        /// The body, or its beginning.
+        body: &'a Bytes,
+        /// Whether it is complete: it fits the limit that was asked for, and did not break off.
+        complete: bool,
+    },
     /// There is no (further) response.
     Failed(AttemptFailure),
 }
-
-/// Longest body that is read before an answer is judged: 64 KiB, well above any provider's error body.
-pub const MAX_JUDGED_BODY_BYTES: usize = 64 * 1024;
 
 /// What to do with the result of an attempt.
 #[derive(Debug)]
@@ -130,8 +145,13 @@ pub enum Verdict {
     Fail(Box<FilterError>),
     /// Try the next target of the plan. Without one the core answers 502.
     Next,
-    /// Read the body, then ask again. Only valid for [`AttemptResult::Head`].
-    ReadBody,
+    /// Read at most so many bytes of the body, then ask again. Only valid for [`AttemptResult::Head`].
+    /// If the body is then relayed, [`crate::Exchange::response_head`] and one call of
+    /// [`crate::Exchange::response_chunk`] with the whole body run before anything is sent.
+    ReadBody {
+        /// Limit of what is held.
+        max_bytes: usize,
+    },
     /// Pass the response on.
     Relay,
 }

@@ -1,0 +1,202 @@
+//! The configuration file: raw shapes, and the checked values that the rest of the core works with.
+//!
+//! [`Config::load`] reads the file, expands `${NAME}`, lays the environment over it and reports every problem
+//! at once. Keys that belong to plug-ins stay raw in [`Config::sections`]; their services check them.
+
+mod expand;
+mod route;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use dgx_gateway_filter::Problem;
+use dgx_gateway_filter::ambient::Ambient;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_yaml::{Mapping, Value};
+
+pub use self::route::{FilterEntry, RouteEnd, RouteFile, RouteSpec};
+pub use self::server::{LogFile, LogFormat, LogSettings, Server, ServerFile};
+
+/// Where the configuration is looked for when nothing else is said.
+pub const DEFAULT_PATH: &str = "conf/gateway.yaml";
+
+/// What the command line says; it wins over environment and file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+}
+
+/// The checked configuration of the core, and the raw sections of the plug-ins.
+#[derive(Debug)]
+pub struct Config {
+    /// Listeners, limits of bodies and time, draining.
+    pub server: Server,
+    /// Logging.
+    pub log: LogSettings,
+    /// Directory for state.
+    pub data_dir: PathBuf,
+    /// Routes of the file, before those that are built in.
+    pub routes: Vec<RouteSpec>,
+    /// Top-level keys of plug-ins.
+    pub sections: Mapping,
+    /// The file that was read, if there was one.
+    pub file: Option<PathBuf>,
+}
+
+/// File shape of the keys that the core owns.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoreFile {
+    /// Listeners, limits of bodies and time, draining.
+    pub server: ServerFile,
+    /// Logging.
+    pub log: LogFile,
+    /// Directory for state: keys, database, audit log. Relative to the working directory. Default `data`.
+    pub data_dir: Option<PathBuf>,
+    /// Further routes. One with the path of a built-in route replaces it.
+    pub routes: Vec<RouteFile>,
+}
+
+/// Top-level keys that the core owns.
+const CORE_KEYS: [&str; 4] = ["server", "log", "data_dir", "routes"];
+
+impl Config {
+    /// Reads and checks everything that the core owns. `known` are the top-level keys of the plug-ins.
+    ///
+    /// # Errors
+    /// All problems, each with file and key.
+    pub fn load(overrides: &Overrides, ambient: &Ambient, known: &[&str]) -> Result<Self, Vec<Problem>> {
+        let (file, document) = read(overrides, ambient)?;
+        let in_file = |problem: Problem| match (&file, &problem.file) {
+            (Some(path), None) => problem.in_file(path),
+            _ => problem,
+        };
+        let mut problems = Vec::new();
+        let (core, sections) = split(document, known, &mut problems);
+        let core: CoreFile = match serde_yaml::from_value(Value::Mapping(core)) {
+            Ok(core) => core,
+            Err(error) => {
+                problems.push(Problem::at("", error.to_string()));
+                CoreFile::default()
+            }
+        };
+        let server = Server::check(core.server, ambient, &mut problems);
+        let log = LogSettings::check(core.log, ambient, &mut problems);
+        let routes = route::check_all(core.routes, "routes", &mut problems);
+        let data_dir = ambient.var("DGX_GATEWAY_DATA_DIR").map(PathBuf::from).or(core.data_dir);
+        if problems.is_empty() {
+            let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("data"));
+            Ok(Self { server, log, data_dir, routes, sections, file })
+        } else {
+            Err(problems.into_iter().map(in_file).collect())
+        }
+    }
+}
+
+/// Parses a list of routes in the form of the configuration file; used for the built-in table.
+///
+/// # Errors
+/// All problems, each with its key.
+pub fn parse_routes(yaml: &str) -> Result<Vec<RouteSpec>, Vec<Problem>> {
+    let raw: Vec<RouteFile> =
+        serde_yaml::from_str(yaml).map_err(|error| vec![Problem::at("routes", error.to_string())])?;
+    let mut problems = Vec::new();
+    let routes = route::check_all(raw, "routes", &mut problems);
+    if problems.is_empty() { Ok(routes) } else { Err(problems) }
+}
+
+fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<PathBuf>, Mapping), Vec<Problem>> {
+    let named = overrides.config.clone().or_else(|| ambient.var("DGX_GATEWAY_CONFIG").map(PathBuf::from));
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok((None, Mapping::new()));
+        }
+        Err(error) => return Err(vec![Problem::at("", format!("cannot be read: {error}")).in_file(path)]),
+    };
+    let document = parse(&text, &path, ambient)?;
+    Ok((Some(path), document))
+}
+
+fn parse(text: &str, path: &Path, ambient: &Ambient) -> Result<Mapping, Vec<Problem>> {
+    let mut document: Value = serde_yaml::from_str(text).map_err(|error| {
+        let mut problem = Problem::at("", error.to_string()).in_file(path);
+        problem.line = error.location().map(|location| location.line());
+        vec![problem]
+    })?;
+    let mut problems = Vec::new();
+    expand::expand(&mut document, "", ambient, &mut problems);
+    match document {
+        _ if !problems.is_empty() => Err(problems.into_iter().map(|problem| problem.in_file(path)).collect()),
+        Value::Mapping(mapping) => Ok(mapping),
+        Value::Null => Ok(Mapping::new()),
+        _ => Err(vec![Problem::at("", "the top level must be a mapping").in_file(path)]),
+    }
+}
+
+fn split(document: Mapping, known: &[&str], problems: &mut Vec<Problem>) -> (Mapping, Mapping) {
+    let (mut core, mut sections) = (Mapping::new(), Mapping::new());
+    for (key, value) in document {
+        match key.as_str() {
+            Some(name) if CORE_KEYS.contains(&name) => drop(core.insert(key, value)),
+            Some(name) if known.contains(&name) => drop(sections.insert(key, value)),
+            Some(name) => {
+                let mut all: Vec<&str> = CORE_KEYS.iter().chain(known).copied().collect();
+                all.sort_unstable();
+                problems.push(Problem::at(name, format!("unknown key; known are {}", all.join(", "))));
+            }
+            None => problems.push(Problem::at("", "keys must be strings")),
+        }
+    }
+    (core, sections)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(yaml: &str) -> Result<Config, Vec<Problem>> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), yaml).unwrap();
+        let overrides = Overrides { config: Some(file.path().to_owned()) };
+        Config::load(&overrides, &Ambient::default(), &["backends"])
+    }
+
+    #[test]
+    fn nothing_configured_gives_the_documented_defaults() {
+        let config = Config::load(&Overrides::default(), &Ambient::default(), &[]).unwrap();
+        assert_eq!(config.server.listen.to_string(), "127.0.0.1:3000");
+        assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:9090");
+        assert_eq!(config.server.max_body_bytes, 33_554_432);
+        assert_eq!(config.data_dir, PathBuf::from("data"));
+    }
+
+    #[test]
+    fn reports_all_problems_at_once_with_file_and_key() {
+        let problems = load("server: {listen: nonsense, max_body_bytes: 0}\nfrobnicate: 1\n").unwrap_err();
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["frobnicate", "server.listen", "server.max_body_bytes"]);
+        assert!(problems.iter().all(|problem| problem.file.is_some()));
+    }
+
+    #[test]
+    fn a_syntax_error_names_its_line() {
+        let problems = load("server:\n  listen: [\n").unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].line.is_some());
+    }
+
+    #[test]
+    fn keys_of_plug_ins_stay_raw() {
+        assert!(load("backends: [{anything: 1}]").unwrap().sections.contains_key("backends"));
+    }
+
+    #[test]
+    fn a_file_that_was_named_must_exist() {
+        let overrides = Overrides { config: Some(PathBuf::from("/nonexistent/gateway.yaml")) };
+        assert!(Config::load(&overrides, &Ambient::default(), &[]).is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! `${NAME}` and `${NAME:-default}`, expanded per scalar after parsing, so that a value can never change the
+//! structure of the document.
+
+use dgx_gateway_filter::Problem;
+use dgx_gateway_filter::ambient::Ambient;
+use serde_yaml::Value;
+
+/// Expands every string scalar below `value`. A scalar that is one reference as a whole takes the type that
+/// its value has in YAML; inside a longer string the value stays text.
+pub(super) fn expand(value: &mut Value, path: &str, ambient: &Ambient, problems: &mut Vec<Problem>) {
+    match value {
+        Value::String(text) if text.contains("${") => match expanded(text, ambient) {
+            Ok(new) => *value = typed(text, new),
+            Err(name) => problems.push(Problem::at(path, format!("the variable {name} is not set and has no default"))),
+        },
+        Value::Sequence(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                expand(item, &format!("{path}[{index}]"), ambient, problems);
+            }
+        }
+        Value::Mapping(mapping) => {
+            for (key, item) in mapping.iter_mut() {
+                let key = key.as_str().unwrap_or("?");
+                let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+                expand(item, &path, ambient, problems);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn expanded(text: &str, ambient: &Ambient) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        out.push_str(before);
+        let Some((reference, tail)) = after.split_once('}') else {
+            out.push_str("${");
+            rest = after;
+            continue;
+        };
+        let (name, default) = match reference.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (reference, None),
+        };
+        out.push_str(ambient.var(name).or(default).ok_or_else(|| name.to_owned())?);
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn typed(original: &str, new: String) -> Value {
+    let whole = original.starts_with("${") && original.find('}') == Some(original.len() - 1);
+    match serde_yaml::from_str::<Value>(&new) {
+        Ok(scalar @ (Value::Bool(_) | Value::Number(_))) if whole => scalar,
+        Ok(Value::Null) if whole && new.is_empty() => Value::Null,
+        _ => Value::String(new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(yaml: &str) -> (Value, Vec<Problem>) {
+        let ambient = Ambient::new([("PORT".to_owned(), "8000".to_owned()), ("KEY".to_owned(), "a: \"b\"".to_owned())]);
+        let mut value = serde_yaml::from_str(yaml).unwrap();
+        let mut problems = Vec::new();
+        expand(&mut value, "", &ambient, &mut problems);
+        (value, problems)
+    }
+
+    #[test]
+    fn a_whole_scalar_takes_its_type_and_a_part_stays_text() {
+        let (value, _) =
+            run("{port: '${PORT}', url: 'http://h:${PORT}/', none: '${MISSING:-}', text: '${MISSING:-x}'}");
+        assert_eq!(value["port"], Value::from(8000));
+        assert_eq!(value["url"], Value::from("http://h:8000/"));
+        assert_eq!(value["none"], Value::Null);
+        assert_eq!(value["text"], Value::from("x"));
+    }
+
+    #[test]
+    fn a_value_cannot_change_the_document() {
+        assert_eq!(run("{key: '${KEY}'}").0["key"], Value::from("a: \"b\""));
+    }
+
+    #[test]
+    fn a_missing_variable_is_a_problem_at_its_key() {
+        let (_, problems) = run("{list: [{key: '${MISSING}'}]}");
+        assert_eq!(problems[0].key, "list[0].key");
+        assert!(problems[0].message.contains("MISSING"));
+    }
+}

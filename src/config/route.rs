@@ -1,0 +1,142 @@
+//! Key `routes`: which filters a path passes, and where it ends.
+
+use dgx_gateway_filter::Problem;
+use http::{HeaderName, Method};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_yaml::Value;
+
+/// File shape of one route.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFile {
+    /// Path template: literal segments, `{name}` for one segment, `{*name}` for the rest.
+    pub path: String,
+    /// Further templates with the same parameters; they mean the same route.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Methods; `GET` includes `HEAD`.
+    pub methods: Vec<String>,
+    /// Filters in order: a name, or a mapping of one name to its parameters.
+    #[serde(default)]
+    #[schemars(with = "Vec<serde_json::Value>")]
+    pub filters: Vec<Value>,
+    /// Name of the endpoint that answers. Exactly one of `endpoint` and `upstream` is set.
+    pub endpoint: Option<String>,
+    /// `planned` (a filter of the route chooses), or the URL of one upstream.
+    pub upstream: Option<String>,
+    /// Request headers that a URL upstream receives, besides framing and tracing headers.
+    #[serde(default)]
+    pub forward_headers: Vec<String>,
+}
+
+/// A filter as a route lists it.
+#[derive(Clone, Debug)]
+pub struct FilterEntry {
+    /// Name of the kind.
+    pub name: String,
+    /// Its parameters, raw.
+    pub parameters: Value,
+}
+
+/// Where a route ends.
+#[derive(Clone, Debug)]
+pub enum RouteEnd {
+    /// An endpoint answers.
+    Endpoint(String),
+    /// One upstream, always the same.
+    Fixed {
+        /// `http` or `https` URL; its path is put before that of the request.
+        url: http::Uri,
+        /// Request headers that are passed on.
+        forward_headers: Vec<HeaderName>,
+    },
+    /// A filter of the route makes the plan.
+    Planned,
+}
+
+/// A checked route.
+#[derive(Clone, Debug)]
+pub struct RouteSpec {
+    /// Path template: also its name.
+    pub path: String,
+    /// Further templates.
+    pub aliases: Vec<String>,
+    /// Methods.
+    pub methods: Vec<Method>,
+    /// Filters in order.
+    pub filters: Vec<FilterEntry>,
+    /// Where it ends.
+    pub end: RouteEnd,
+}
+
+pub(super) fn check_all(routes: Vec<RouteFile>, key: &str, problems: &mut Vec<Problem>) -> Vec<RouteSpec> {
+    routes
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, route)| check(route, &format!("{key}[{index}]"), problems))
+        .collect()
+}
+
+fn check(route: RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option<RouteSpec> {
+    let before = problems.len();
+    if !route.path.starts_with('/') {
+        problems.push(Problem::at(format!("{key}.path"), "must begin with /"));
+    }
+    let methods: Vec<Method> =
+        route.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect();
+    if methods.is_empty() || methods.len() != route.methods.len() {
+        problems.push(Problem::at(format!("{key}.methods"), "must list one or several HTTP methods"));
+    }
+    let mut filters = Vec::new();
+    for (index, entry) in route.filters.into_iter().enumerate() {
+        match filter_entry(entry) {
+            Some(entry) => filters.push(entry),
+            None => problems.push(Problem::at(
+                format!("{key}.filters[{index}]"),
+                "must be a name, or a mapping of one name to its parameters",
+            )),
+        }
+    }
+    let end = route_end(route.endpoint, route.upstream, &route.forward_headers, key, problems);
+    let end = end.filter(|_| problems.len() == before)?;
+    Some(RouteSpec { path: route.path, aliases: route.aliases, methods, filters, end })
+}
+
+fn filter_entry(value: Value) -> Option<FilterEntry> {
+    match value {
+        Value::String(name) => Some(FilterEntry { name, parameters: Value::Null }),
+        Value::Mapping(mapping) if mapping.len() == 1 => {
+            let (name, parameters) = mapping.into_iter().next()?;
+            Some(FilterEntry { name: name.as_str()?.to_owned(), parameters })
+        }
+        _ => None,
+    }
+}
+
+fn route_end(
+    endpoint: Option<String>,
+    upstream: Option<String>,
+    forward_headers: &[String],
+    key: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<RouteEnd> {
+    match (endpoint, upstream) {
+        (Some(name), None) => Some(RouteEnd::Endpoint(name)),
+        (None, Some(word)) if word == "planned" => Some(RouteEnd::Planned),
+        (None, Some(url)) => {
+            let url: Option<http::Uri> = url.parse().ok();
+            let url = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
+            let forward_headers: Vec<HeaderName> =
+                forward_headers.iter().filter_map(|name| name.parse().ok()).collect();
+            if url.is_none() {
+                problems.push(Problem::at(format!("{key}.upstream"), "must be `planned` or an http or https URL"));
+            }
+            url.map(|url| RouteEnd::Fixed { url, forward_headers })
+        }
+        _ => {
+            problems.push(Problem::at(key, "needs exactly one of `endpoint` and `upstream`"));
+            None
+        }
+    }
+}

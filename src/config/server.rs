@@ -1,0 +1,165 @@
+//! Keys `server` and `log`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dgx_gateway_filter::Problem;
+use dgx_gateway_filter::ambient::Ambient;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// File shape of `server`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerFile {
+    /// Public listener, `address:port`. Default `127.0.0.1:3000`. Environment: `DGX_GATEWAY_LISTEN`.
+    pub listen: Option<String>,
+    /// Listener for metrics and administration, without authentication. Default `127.0.0.1:9090`.
+    /// Environment: `DGX_GATEWAY_ADMIN_LISTEN`.
+    pub admin_listen: Option<String>,
+    /// Largest request body in bytes, after decoding; 1024 to 1073741824. Default 33554432.
+    /// A larger one is answered 413. Environment: `MAX_BODY_BYTES`.
+    pub max_body_bytes: Option<u64>,
+    /// Most bytes of request bodies held at one time by the whole process; at least `max_body_bytes`.
+    /// Default 1073741824. When it is spent, further bodies are answered 503.
+    pub max_held_bytes: Option<u64>,
+    /// Most connections at one time; 1 to 1000000. Default 20000. Further ones are closed at once.
+    pub max_connections: Option<u64>,
+    /// Longest time of a whole exchange in seconds; 1 to 86400. Default 600.
+    /// Environment: `HTTP_TOTAL_TIMEOUT_SECS`.
+    pub total_timeout_seconds: Option<u64>,
+    /// After a stop signal: how long running requests may take, in seconds; 0 to 86400. Default 60.
+    /// Environment: `DGX_GATEWAY_DRAIN_SECONDS`.
+    pub drain_seconds: Option<u64>,
+    /// Worker threads; 1 to 1024. Default: the number of processors.
+    pub threads: Option<u64>,
+}
+
+/// Checked `server`.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Public listener.
+    pub listen: SocketAddr,
+    /// Listener for metrics and administration.
+    pub admin_listen: SocketAddr,
+    /// Largest request body in bytes.
+    pub max_body_bytes: usize,
+    /// Most bytes held by the whole process.
+    pub max_held_bytes: usize,
+    /// Most connections at one time.
+    pub max_connections: usize,
+    /// Longest time of a whole exchange.
+    pub total_timeout: Duration,
+    /// How long running requests may take after a stop signal.
+    pub drain: Duration,
+    /// Worker threads.
+    pub threads: usize,
+}
+
+impl Server {
+    pub(super) fn check(file: ServerFile, ambient: &Ambient, problems: &mut Vec<Problem>) -> Self {
+        let mut check = Checker { ambient, problems };
+        let listen = check.address("server.listen", "DGX_GATEWAY_LISTEN", file.listen, 3000);
+        let admin_listen = check.address("server.admin_listen", "DGX_GATEWAY_ADMIN_LISTEN", file.admin_listen, 9090);
+        let max_body_bytes =
+            check.number("server.max_body_bytes", "MAX_BODY_BYTES", file.max_body_bytes, 1024, 1 << 30, 32 << 20);
+        let held_floor = max_body_bytes as u64;
+        let held_default = held_floor.max(1 << 30);
+        let max_held_bytes =
+            check.number("server.max_held_bytes", "", file.max_held_bytes, held_floor, 1 << 40, held_default);
+        let max_connections = check.number("server.max_connections", "", file.max_connections, 1, 1_000_000, 20_000);
+        let total = check.number(
+            "server.total_timeout_seconds",
+            "HTTP_TOTAL_TIMEOUT_SECS",
+            file.total_timeout_seconds,
+            1,
+            86_400,
+            600,
+        );
+        let drain =
+            check.number("server.drain_seconds", "DGX_GATEWAY_DRAIN_SECONDS", file.drain_seconds, 0, 86_400, 60);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let threads = check.number("server.threads", "", file.threads, 1, 1024, processors);
+        Self {
+            listen,
+            admin_listen,
+            max_body_bytes,
+            max_held_bytes,
+            max_connections,
+            total_timeout: Duration::from_secs(total as u64),
+            drain: Duration::from_secs(drain as u64),
+            threads,
+        }
+    }
+}
+
+struct Checker<'a> {
+    ambient: &'a Ambient,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn address(&mut self, key: &str, variable: &str, file: Option<String>, port: u16) -> SocketAddr {
+        let default = SocketAddr::from(([127, 0, 0, 1], port));
+        let Some(text) = self.ambient.var(variable).map(str::to_owned).or(file) else { return default };
+        text.parse().unwrap_or_else(|_| {
+            self.problems.push(Problem::at(key, format!("must be address:port such as 127.0.0.1:{port}")));
+            default
+        })
+    }
+
+    fn number(&mut self, key: &str, variable: &str, file: Option<u64>, least: u64, most: u64, default: u64) -> usize {
+        let value = match self.ambient.var(variable) {
+            Some(text) => text.parse().ok(),
+            None => Some(file.unwrap_or(default)),
+        };
+        match value.filter(|value| (least..=most).contains(value)).and_then(|value| usize::try_from(value).ok()) {
+            Some(value) => value,
+            None => {
+                self.problems.push(Problem::at(key, format!("must be a whole number from {least} to {most}")));
+                usize::try_from(default).unwrap_or(usize::MAX)
+            }
+        }
+    }
+}
+
+/// File shape of `log`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogFile {
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,dgx_gateway=debug`. Default `info`.
+    /// Environment: `DGX_GATEWAY_LOG`.
+    pub level: Option<String>,
+    /// `json` or `text`. Default: `text` on a terminal, else `json`.
+    pub format: Option<LogFormat>,
+}
+
+/// Form of a log line.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Checked `log`.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Filter.
+    pub level: String,
+    /// Form; `None`: by what the output is.
+    pub format: Option<LogFormat>,
+}
+
+impl LogSettings {
+    pub(super) fn check(file: LogFile, ambient: &Ambient, problems: &mut Vec<Problem>) -> Self {
+        let level =
+            ambient.var("DGX_GATEWAY_LOG").map(str::to_owned).or(file.level).unwrap_or_else(|| "info".to_owned());
+        if level.parse::<tracing_subscriber::EnvFilter>().is_err() {
+            problems.push(Problem::at("log.level", "must be error, warn, info, debug, trace or a filter of these"));
+        }
+        Self { level, format: file.format }
+    }
+}

@@ -1,0 +1,132 @@
+//! Type erasure for plug-ins: turns the generic kinds of `filters/api` into entries of a table.
+//!
+//! A plug-in is checked first (pure, all problems at once) and built later; the checked value waits in a closure.
+
+use std::sync::Arc;
+
+use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::render::ErrorRenderer;
+use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind, Filter, FilterKind, Problem, ServiceKind};
+use serde_yaml::{Mapping, Value};
+
+type BuildService = Box<dyn FnOnce(&mut BuildEnv) -> Result<(), BuildError>>;
+type BuildFilter = Box<dyn FnOnce(&BuildEnv) -> Result<Arc<dyn Filter>, BuildError>>;
+type CheckService = fn(&Mapping, &Ambient) -> Result<BuildService, Vec<Problem>>;
+type CheckFilter = fn(Value) -> Result<BuildFilter, Vec<Problem>>;
+type BuildEndpoint = fn(&BuildEnv) -> Result<axum::Router, BuildError>;
+
+/// A service kind in the table.
+pub struct ServiceEntry {
+    /// Name for logs.
+    pub name: &'static str,
+    /// Its top-level keys.
+    pub keys: &'static [&'static str],
+    /// Checks its section of the file.
+    pub check: CheckService,
+    /// JSON Schema of its section.
+    pub schema: fn() -> schemars::Schema,
+}
+
+/// A filter kind in the table.
+pub struct FilterKindEntry {
+    /// Name in routes.
+    pub name: &'static str,
+    /// Kinds that must stand before it.
+    pub after: &'static [&'static str],
+    /// Checks the parameters of one route entry.
+    pub check: CheckFilter,
+    /// JSON Schema of its parameters.
+    pub schema: fn() -> schemars::Schema,
+}
+
+/// An endpoint kind in the table.
+pub struct EndpointEntry {
+    /// Name in routes.
+    pub name: &'static str,
+    /// Builds the router.
+    pub build: BuildEndpoint,
+}
+
+/// Everything the binary was built with. Filled in `registry.rs` and, with fewer parts, in tests.
+pub struct Registry {
+    /// Services, in the order in which they are built.
+    pub services: Vec<ServiceEntry>,
+    /// Filter kinds.
+    pub filters: Vec<FilterKindEntry>,
+    /// Endpoint kinds.
+    pub endpoints: Vec<EndpointEntry>,
+    /// Default dialect of errors.
+    pub renderer: Arc<dyn ErrorRenderer>,
+    /// Built-in routes, in the form of the configuration file.
+    pub routes: &'static str,
+}
+
+impl Registry {
+    /// A registry without plug-ins.
+    #[must_use]
+    pub fn new(renderer: Arc<dyn ErrorRenderer>, routes: &'static str) -> Self {
+        Self { services: Vec::new(), filters: Vec::new(), endpoints: Vec::new(), renderer, routes }
+    }
+
+    /// Adds a service; it may use those added before.
+    #[must_use]
+    pub fn service<S: ServiceKind>(mut self) -> Self {
+        self.services.push(ServiceEntry {
+            name: S::NAME,
+            keys: S::KEYS,
+            check: check_service::<S>,
+            schema: || schemars::schema_for!(S::Settings),
+        });
+        self
+    }
+
+    /// Adds a filter kind.
+    #[must_use]
+    pub fn filter<F: FilterKind>(mut self) -> Self {
+        self.filters.push(FilterKindEntry {
+            name: F::NAME,
+            after: F::AFTER,
+            check: check_filter::<F>,
+            schema: || schemars::schema_for!(F::Config),
+        });
+        self
+    }
+
+    /// Adds an endpoint kind.
+    #[must_use]
+    pub fn endpoint<E: EndpointKind>(mut self) -> Self {
+        self.endpoints.push(EndpointEntry { name: E::NAME, build: E::build });
+        self
+    }
+
+    /// The top-level keys of all services.
+    #[must_use]
+    pub fn keys(&self) -> Vec<&'static str> {
+        self.services.iter().flat_map(|service| service.keys.iter().copied()).collect()
+    }
+}
+
+fn check_service<S: ServiceKind>(sections: &Mapping, ambient: &Ambient) -> Result<BuildService, Vec<Problem>> {
+    let own: Mapping = sections
+        .iter()
+        .filter(|(key, _)| key.as_str().is_some_and(|key| S::KEYS.contains(&key)))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let settings = if own.is_empty() { S::Settings::default() } else { parse(Value::Mapping(own))? };
+    let checked = S::check(settings, ambient)?;
+    Ok(Box::new(move |env| S::build(checked, env)))
+}
+
+fn check_filter<F: FilterKind>(parameters: Value) -> Result<BuildFilter, Vec<Problem>> {
+    let config = if parameters.is_null() { F::Config::default() } else { parse(parameters)? };
+    let checked = F::check(config)?;
+    Ok(Box::new(move |env| F::build(checked, env)))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Vec<Problem>> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        let key = if path == "." { String::new() } else { path };
+        vec![Problem::at(key, error.into_inner().to_string())]
+    })
+}

@@ -1,0 +1,509 @@
+//! The proxy: the phases of the engine, in the order in which they run, each handing over to one module.
+//!
+//! | Phase | Does |
+//! |---|---|
+//! | `early_request_filter` | request id, clock, keep-alive |
+//! | `request_filter` | route, head filters, body, endpoint or plan |
+//! | `upstream_peer` .. `upstream_request_filter` | one attempt, repeated while verdicts say so |
+//! | `upstream_response_filter`, body filters | judge, rewrite, relay |
+//! | `fail_to_connect`, `error_while_proxy` | judge failures |
+//! | `fail_to_proxy` | the error answer |
+//! | `logging` | the end, exactly once |
+
+mod attempt;
+mod body;
+mod bridge;
+mod connections;
+mod context;
+mod replay;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, MAX_TARGETS};
+use dgx_gateway_filter::{BodyNeed, ErrorCode, FilterError, Flow, RequestInfo, Rope};
+use http::{HeaderValue, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
+
+use self::attempt::{Judged, Next, failure_of, response_seen, upstream_head};
+use self::body::{BodyLimits, ReadError, read_whole};
+use self::bridge::Served;
+use self::replay::{HELD_BACK, ReplayHandle, STALLED, TOTAL};
+use crate::reply;
+use crate::route::{End, Match};
+use crate::telemetry::CoreMetrics;
+use crate::upstream::{peer, resolve::Resolver};
+use crate::world::World;
+
+pub use self::body::{Held, HeldBytes};
+pub use self::connections::{Busy, ConnectionGuard, Connections};
+pub use self::context::RequestCtx;
+
+/// How long an idle client connection is kept: 75 s, as nginx does.
+const KEEPALIVE_SECONDS: u64 = 75;
+/// Longest time for one write to a client; while it blocks, no other limit is watched.
+const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// An error that a filter decided; the answer is in the context.
+const REFUSED: ErrorType = ErrorType::new("Refused");
+
+/// The gateway as the engine sees it.
+pub struct Gateway {
+    world: Arc<ArcSwap<World>>,
+    held: Arc<HeldBytes>,
+    connections: Arc<Connections>,
+    metrics: Arc<CoreMetrics>,
+    resolver: Resolver,
+}
+
+/// Why the request phase ended without an upstream.
+enum Stop {
+    Broken(Box<Error>),
+    Refused(FilterError),
+}
+
+impl From<FilterError> for Stop {
+    fn from(error: FilterError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Box<Error>> for Stop {
+    fn from(error: Box<Error>) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Broken(error) => Self::Broken(error),
+            ReadError::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
+/// What the request phase came to.
+enum Admitted {
+    Answered,
+    Proxy,
+}
+
+impl RequestCtx {
+    /// What the core knows of the request.
+    pub(crate) fn request(&self) -> RequestInfo {
+        self.chain.shared.request.clone()
+    }
+
+    /// Notes the code of the error that was answered.
+    pub(crate) fn answered(&mut self, code: ErrorCode) {
+        self.answered_code = Some(code);
+    }
+}
+
+impl Gateway {
+    /// A gateway for a world that may be swapped.
+    #[must_use]
+    pub fn new(
+        world: Arc<ArcSwap<World>>,
+        held: Arc<HeldBytes>,
+        connections: Arc<Connections>,
+        metrics: Arc<CoreMetrics>,
+    ) -> Self {
+        Self { world, held, connections, metrics, resolver: Resolver::default() }
+    }
+
+    async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Admitted, Stop> {
+        self.match_route(session, ctx)?;
+        let world = Arc::clone(&ctx.world);
+        let Some(route) = ctx.route.clone() else { return Err(not_found().into()) };
+        ctx.chain.exchanges = route.filters.iter().map(|entry| entry.filter.begin()).collect();
+        if let Some(reply) = head_filters(session, ctx).await? {
+            bridge::respond(session, ctx, *reply).await?;
+            return Ok(Admitted::Answered);
+        }
+        if route.need == BodyNeed::Whole {
+            let limits = BodyLimits { max_bytes: world.server.max_body_bytes };
+            let RequestCtx { held, chain, .. } = ctx;
+            ctx.body = read_whole(session, limits, held, |session, piece| {
+                chain
+                    .exchanges
+                    .iter_mut()
+                    .try_for_each(|exchange| exchange.request_chunk(piece, &mut chain.shared.cx(session.req_header())))
+            })
+            .await?;
+        }
+        if let Some(reply) = ready_filters(session, ctx).await? {
+            bridge::respond(session, ctx, *reply).await?;
+            return Ok(Admitted::Answered);
+        }
+        match &route.end {
+            End::Endpoint(router) => match bridge::serve(session, ctx, router.clone()).await? {
+                Served::Answered => Ok(Admitted::Answered),
+                Served::Refused(error) => Err(error.into()),
+            },
+            End::Fixed { upstream, .. } => {
+                ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
+                Ok(self.hand_over(session, ctx, route.need))
+            }
+            End::Planned => Ok(self.hand_over(session, ctx, route.need)),
+        }
+    }
+
+    fn match_route(&self, session: &Session, ctx: &mut RequestCtx) -> Result<(), FilterError> {
+        let head = session.req_header();
+        let world = Arc::clone(&ctx.world);
+        match world.routes.find(&head.method, head.uri.path()) {
+            Match::Route(route, path) => {
+                ctx.path = path.as_str().to_owned();
+                ctx.chain.shared.request.route = Arc::clone(&route.name);
+                ctx.route = Some(Arc::clone(route));
+                Ok(())
+            }
+            Match::NotFound => Err(not_found()),
+            Match::MethodNotAllowed(allow) => {
+                let message = format!("This path does not accept {}.", head.method);
+                let error = FilterError::client(ErrorCode::MethodNotAllowed, message);
+                Err(match HeaderValue::from_str(&allow) {
+                    Ok(allow) => error.header(header::ALLOW, allow),
+                    Err(_) => error,
+                })
+            }
+        }
+    }
+
+    /// The engine takes over. A body that was read is replayed; one that was not streams through.
+    fn hand_over(&self, session: &mut Session, ctx: &mut RequestCtx, need: BodyNeed) -> Admitted {
+        ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
+        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        if need == BodyNeed::Whole || session.is_body_done() {
+            ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
+        }
+        Admitted::Proxy
+    }
+
+    /// A failure before any response: what do the filters say?
+    fn judge_failure(&self, session: &Session, ctx: &mut RequestCtx, failure: AttemptFailure) -> bool {
+        if ctx.failure.is_some() {
+            return false;
+        }
+        let next = ctx.judge(session.req_header(), &AttemptResult::Failed(failure));
+        matches!(next, Next::Retry)
+            && session.response_written().is_none()
+            && (ctx.replay.is_some() || failure == AttemptFailure::Connect)
+    }
+}
+
+fn not_found() -> FilterError {
+    FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path. See /openapi.json.")
+}
+
+async fn head_filters(
+    session: &Session,
+    ctx: &mut RequestCtx,
+) -> Result<Option<Box<dgx_gateway_filter::Reply>>, FilterError> {
+    let head: &http::request::Parts = session.req_header();
+    for exchange in &mut ctx.chain.exchanges {
+        if let Flow::Reply(reply) = exchange.request_head(&mut ctx.chain.shared.cx(head)).await? {
+            return Ok(Some(reply));
+        }
+    }
+    Ok(None)
+}
+
+async fn ready_filters(
+    session: &Session,
+    ctx: &mut RequestCtx,
+) -> Result<Option<Box<dgx_gateway_filter::Reply>>, FilterError> {
+    let head: &http::request::Parts = session.req_header();
+    let mut body = std::mem::take(&mut ctx.body);
+    for exchange in &mut ctx.chain.exchanges {
+        if let Flow::Reply(reply) = exchange.request_ready(&mut body, &mut ctx.chain.shared.cx(head)).await? {
+            return Ok(Some(reply));
+        }
+    }
+    ctx.body = body;
+    Ok(None)
+}
+
+/// Turns a filter's error into one that stops the engine; the answer waits in the context.
+fn refuse(ctx: &mut RequestCtx, error: FilterError) -> Box<Error> {
+    ctx.failure.get_or_insert(error);
+    let mut stop = Error::new(REFUSED);
+    stop.set_retry(false);
+    stop
+}
+
+fn retry(session: &Session, next: &Next) -> Box<Error> {
+    let mut stop = Error::new(REFUSED);
+    stop.set_retry(matches!(next, Next::Retry) && session.response_written().is_none());
+    stop.into_up()
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = RequestCtx;
+
+    fn new_ctx(&self) -> RequestCtx {
+        RequestCtx::new(self.world.load_full(), self.held.share())
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+        let peer = session.client_addr().and_then(|address| address.as_inet().copied());
+        ctx.begin(session.req_header(), peer, &self.metrics);
+        ctx.busy = self.connections.busy(peer);
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(KEEPALIVE_SECONDS)); // without it the engine keeps the connection for ever
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+        match self.admit(session, ctx).await {
+            Ok(Admitted::Answered) => Ok(true),
+            Ok(Admitted::Proxy) => Ok(false),
+            Err(Stop::Refused(error)) => {
+                reply::error(session, ctx, &error).await.map_err(Error::into_down)?;
+                Ok(true)
+            }
+            Err(Stop::Broken(error)) => Err(error),
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+        loop {
+            let upstream = match ctx.prepare_attempt(session.req_header()) {
+                Ok(Some(upstream)) => upstream,
+                Ok(None) => {
+                    let error = attempt::exhausted(&AttemptResult::Failed(AttemptFailure::Connect));
+                    return Err(refuse(ctx, error));
+                }
+                Err(error) => return Err(refuse(ctx, error)),
+            };
+            match peer::peer(&upstream, &self.resolver).await {
+                Ok(peer) => return Ok(Box::new(peer)),
+                Err(error) => {
+                    tracing::warn!(upstream.label = %upstream.label, %error, "name of an upstream cannot be resolved");
+                    if !self.judge_failure(session, ctx, AttemptFailure::Connect) {
+                        return Err(Error::new(REFUSED));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        let (Some(request), Some(upstream)) = (&ctx.attempt.request, &ctx.attempt.upstream) else {
+            return Error::e_explain(ErrorType::InternalError, "an attempt without a request");
+        };
+        let client: &http::request::Parts = session.req_header();
+        let version = head.version;
+        *head = upstream_head(request, upstream, client, &ctx.chain.shared.request.id, ctx.replay.is_some())?;
+        head.set_version(version);
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        piece: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if ctx.replay.is_none()
+            && let Some(piece) = piece
+        {
+            let RequestCtx { chain, .. } = ctx;
+            let head: &http::request::Parts = session.req_header();
+            let looked = chain
+                .exchanges
+                .iter_mut()
+                .try_for_each(|exchange| exchange.request_chunk(piece, &mut chain.shared.cx(head)));
+            // any other source is swallowed when the upstream speaks HTTP/2
+            looked.map_err(|error| refuse(ctx, error).into_down())?;
+        }
+        if end && piece.as_ref().is_some_and(Bytes::is_empty) {
+            *piece = None; // else the engine writes the end of a chunked body twice
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if response.status.is_informational() {
+            return Ok(());
+        }
+        let mut seen = response_seen(response);
+        match ctx.judge(session.req_header(), &AttemptResult::Head(&seen)) {
+            Next::Relay => {
+                if let Err(error) = ctx.response_head(session.req_header(), &mut seen) {
+                    return Err(refuse(ctx, error));
+                }
+                *response = ctx.outgoing(&seen)?;
+                Ok(())
+            }
+            Next::ReadBody(max_bytes) => {
+                if let Some(replay) = &ctx.replay {
+                    replay.hold();
+                }
+                ctx.attempt.judged =
+                    Some(Judged { head: seen, body: bytes::BytesMut::new(), max_bytes, complete: true });
+                Ok(())
+            }
+            next => Err(retry(session, &next)),
+        }
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        session: &mut Session,
+        part: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Duration>> {
+        let Some(judged) = &mut ctx.attempt.judged else { return Ok(None) };
+        let piece = part.take().unwrap_or_default();
+        let room = judged.max_bytes.saturating_sub(judged.body.len());
+        judged.complete = piece.len() <= room;
+        if !ctx.held.raise_by(piece.len().min(room)) {
+            return Err(refuse(ctx, body::overloaded()));
+        }
+        judged.body.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
+        if !end && judged.complete {
+            return Ok(None);
+        }
+        match ctx.judge_held(session.req_header()) {
+            Next::Relay => Ok(None),
+            next => Err(retry(session, &next)),
+        }
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        part: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Duration>> {
+        if ctx.attempt.judged.is_none() && !ctx.attempt.released {
+            ctx.response_chunk(session.req_header(), part, end).map_err(|error| refuse(ctx, error))?;
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut RequestCtx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let failure = match failure_of(&error) {
+            AttemptFailure::Tls => AttemptFailure::Tls,
+            _ => AttemptFailure::Connect,
+        };
+        let again = self.judge_failure(session, ctx, failure);
+        error.set_retry(again);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut RequestCtx,
+        reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("peer {peer}"));
+        let ours = [HELD_BACK, STALLED, TOTAL].contains(error.etype());
+        if *error.etype() == REFUSED {
+            return error; // decided already
+        }
+        if *error.esource() == ErrorSource::Downstream && !ours {
+            error.set_retry(false);
+            return error;
+        }
+        let untouched = session.response_written().is_none();
+        if reused && error.retry == RetryType::ReusedOnly && untouched && ctx.replay.is_some() && !ctx.attempt.stale {
+            ctx.attempt.stale = true; // the pooled connection was dead: the same target once more
+            error.set_retry(true);
+            return error;
+        }
+        let next = match &mut ctx.attempt.judged {
+            Some(judged) => {
+                judged.complete &= *error.etype() == HELD_BACK;
+                ctx.judge_held(session.req_header())
+            }
+            None if ctx.failure.is_some() => Next::Fail,
+            None => ctx.judge(session.req_header(), &AttemptResult::Failed(failure_of(&error))),
+        };
+        error.set_retry(matches!(next, Next::Retry) && untouched && ctx.replay.is_some());
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+        if let Some(replay) = &ctx.replay {
+            replay.restore(session);
+        }
+        let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
+        let failure = match ctx.failure.take() {
+            _ if client_left => None,
+            Some(failure) => Some(failure),
+            None => Some(FilterError::internal(error.to_string())),
+        };
+        let mut status = 0;
+        if let Some(failure) = failure {
+            status = ctx.renderer().status(&failure).as_u16();
+            session.set_keepalive(None);
+            if session.response_written().is_none() {
+                if let Err(error) = reply::error(session, ctx, &failure).await {
+                    tracing::debug!(%error, "the client left before its error answer");
+                }
+            } else {
+                reply::error_in_stream(session, ctx, &failure).await;
+                ctx.failure = Some(failure);
+            }
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
+        true // `reply` and `telemetry` say it once, with the request id
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &RequestCtx,
+        _error: &Error,
+        _log: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+        if let Some(replay) = ctx.replay.take() {
+            replay.restore(session); // keep-alive needs the genuine session
+        }
+        let status = session.response_written().map(|head| head.status);
+        let outcome = ctx.outcome(status, error);
+        ctx.chain.finish(&outcome);
+        ctx.body = Rope::new();
+        self.metrics.finished(session, ctx.chain.request(), ctx.chain.facts(), &outcome, error);
+    }
+}

@@ -1,0 +1,324 @@
+//! Attempts at upstreams: what goes out, what came back, and what follows from it.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use dgx_gateway_filter::upstream::{
+    Address, AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, Upstream, Verdict,
+};
+use dgx_gateway_filter::{ErrorCode, FilterError, Outcome, ResponseHead};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType};
+
+use super::context::RequestCtx;
+use super::replay::{STALLED, TOTAL};
+use crate::route::{End, Route};
+
+/// What the gateway calls itself towards upstreams.
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("dgx-gateway/", env!("CARGO_PKG_VERSION")));
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Trace context goes on as it came.
+const TRACE_HEADERS: [HeaderName; 2] = [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
+/// Headers that belong to one connection and never cross the gateway.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// A response that is read before it is judged.
+pub(super) struct Judged {
+    pub head: ResponseHead,
+    pub body: BytesMut,
+    pub max_bytes: usize,
+    pub complete: bool,
+}
+
+/// Where the attempts of a request stand.
+#[derive(Default)]
+pub(super) struct Attempt {
+    /// Position of the current target in the plan.
+    pub index: usize,
+    /// What goes to it.
+    pub request: Option<AttemptRequest>,
+    /// The target.
+    pub upstream: Option<Arc<Upstream>>,
+    /// Its response, while it is held back.
+    pub judged: Option<Judged>,
+    /// A held response was let go: its hooks have run.
+    pub released: bool,
+    /// The pooled connection was dead once already; the same target is not tried a third time.
+    pub stale: bool,
+}
+
+/// What follows from a verdict.
+pub(super) enum Next {
+    Fail,
+    ReadBody(usize),
+    Relay,
+    Retry,
+}
+
+impl RequestCtx {
+    /// Prepares the attempt at the current target; `None` when the plan has no further one.
+    pub(super) fn prepare_attempt(
+        &mut self,
+        head: &http::request::Parts,
+    ) -> Result<Option<Arc<Upstream>>, FilterError> {
+        let Some(route) = self.route.clone() else { return Ok(None) };
+        let Some(upstream) = self.chain.shared.plan.targets.get(self.attempt.index).cloned() else { return Ok(None) };
+        let total = self.world.server.total_timeout;
+        let mut request = AttemptRequest {
+            index: self.attempt.index,
+            method: head.method.clone(),
+            path: String::new(),
+            headers: HeaderMap::with_capacity(8),
+            body: self.body.clone(),
+            timeouts: AttemptTimeouts { first_byte: None, idle: None, total, total_once_begun: total },
+        };
+        fill_fixed(&route, head, &mut request);
+        for exchange in &mut self.chain.exchanges {
+            exchange.attempt(&mut request, &mut self.chain.shared.cx(head))?;
+        }
+        if let Some(replay) = &self.replay {
+            replay.prepare(request.body.clone(), request.timeouts);
+        }
+        self.attempt.judged = None;
+        self.attempt.released = false;
+        self.attempt.request = Some(request);
+        self.attempt.upstream = Some(Arc::clone(&upstream));
+        Ok(Some(upstream))
+    }
+
+    /// Asks the filters what to do with a result, and settles what that means here and now.
+    pub(super) fn judge(&mut self, head: &http::request::Parts, result: &AttemptResult<'_>) -> Next {
+        let mut verdict = None;
+        for exchange in self.chain.exchanges.iter_mut().rev() {
+            verdict = exchange.judge(result, &mut self.chain.shared.cx(head));
+            if verdict.is_some() {
+                break;
+            }
+        }
+        let verdict = verdict.unwrap_or(match result {
+            AttemptResult::Failed(AttemptFailure::Total) => Verdict::Fail(Box::new(exhausted(result))),
+            AttemptResult::Failed(_) => Verdict::Next,
+            _ => Verdict::Relay,
+        });
+        match verdict {
+            Verdict::Relay if matches!(result, AttemptResult::Failed(_)) => self.fail(exhausted(result)),
+            Verdict::Relay => Next::Relay,
+            Verdict::ReadBody { max_bytes } if matches!(result, AttemptResult::Head(_)) && self.replay.is_some() => {
+                Next::ReadBody(max_bytes)
+            }
+            Verdict::ReadBody { .. } => Next::Relay,
+            Verdict::Next if self.attempt.index + 1 < self.chain.shared.plan.targets.len() => {
+                self.attempt.index += 1;
+                self.attempt.stale = false;
+                Next::Retry
+            }
+            Verdict::Next => self.fail(exhausted(result)),
+            Verdict::Fail(error) => self.fail(*error),
+        }
+    }
+
+    fn fail(&mut self, error: FilterError) -> Next {
+        self.failure.get_or_insert(error);
+        Next::Fail
+    }
+
+    /// A held response is complete (or broke off): judges it with what is there.
+    pub(super) fn judge_held(&mut self, head: &http::request::Parts) -> Next {
+        let Some(mut judged) = self.attempt.judged.take() else { return Next::Relay };
+        let body = judged.body.split().freeze();
+        let next =
+            self.judge(head, &AttemptResult::Body { head: &judged.head, body: &body, complete: judged.complete });
+        if !matches!(next, Next::Relay) {
+            return next;
+        }
+        if !judged.complete {
+            return self
+                .fail(FilterError::upstream(ErrorCode::UpstreamError, "The upstream answer could not be used."));
+        }
+        match self.dress_held(head, judged.head, body) {
+            Ok((response, body)) => {
+                if let Some(replay) = &self.replay {
+                    replay.release(response, body);
+                }
+                self.attempt.released = true;
+                Next::Relay
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn dress_held(
+        &mut self,
+        head: &http::request::Parts,
+        mut response: ResponseHead,
+        body: Bytes,
+    ) -> Result<(ResponseHeader, Bytes), FilterError> {
+        response.length = Some(body.len() as u64);
+        self.response_head(head, &mut response)?;
+        let mut part = Some(body);
+        self.response_chunk(head, &mut part, true)?;
+        let body = part.unwrap_or_default();
+        response.length = Some(body.len() as u64);
+        let response = self.outgoing(&response).map_err(FilterError::internal)?;
+        Ok((response, body))
+    }
+
+    pub(super) fn response_head(
+        &mut self,
+        head: &http::request::Parts,
+        response: &mut ResponseHead,
+    ) -> Result<(), FilterError> {
+        for exchange in self.chain.exchanges.iter_mut().rev() {
+            exchange.response_head(response, &mut self.chain.shared.cx(head))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn response_chunk(
+        &mut self,
+        head: &http::request::Parts,
+        part: &mut Option<Bytes>,
+        end: bool,
+    ) -> Result<(), FilterError> {
+        for exchange in self.chain.exchanges.iter_mut().rev() {
+            exchange.response_chunk(part, end, &mut self.chain.shared.cx(head))?;
+        }
+        Ok(())
+    }
+
+    /// The head that leaves: that of the response, its framing, and the headers that filters put on every answer.
+    pub(crate) fn outgoing(&self, response: &ResponseHead) -> pingora::Result<ResponseHeader> {
+        let reply_headers = &self.chain.shared.reply_headers;
+        let mut out =
+            ResponseHeader::build_no_case(response.status, Some(response.headers.len() + reply_headers.len() + 2))?;
+        for (name, value) in &response.headers {
+            out.append_header(name.clone(), value.clone())?;
+        }
+        for (name, value) in reply_headers {
+            out.insert_header(name.clone(), value.clone())?; // ours win over what an upstream said
+        }
+        if let Some(length) = response.length {
+            out.insert_header(header::CONTENT_LENGTH, length)?;
+        }
+        Ok(out)
+    }
+
+    /// How the request ended, for the filters and the log.
+    pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
+        match (written, error, self.answered_code) {
+            (Some(_), Some(_), Some(code)) if self.failure.is_some() => Outcome::Cut(code),
+            (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },
+            _ => Outcome::ClientLeft,
+        }
+    }
+}
+
+fn fill_fixed(route: &Route, head: &http::request::Parts, request: &mut AttemptRequest) {
+    if let End::Fixed { prefix, forward_headers, .. } = &route.end {
+        let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        request.path = format!("{prefix}{path}");
+        for name in forward_headers.iter().chain([&header::CONTENT_TYPE, &header::ACCEPT]) {
+            for value in head.headers.get_all(name) {
+                request.headers.append(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// The error when no target is left.
+pub(super) fn exhausted(result: &AttemptResult<'_>) -> FilterError {
+    use ErrorCode::{UpstreamError, UpstreamTimeout, UpstreamUnavailable};
+    match result {
+        AttemptResult::Failed(AttemptFailure::Connect | AttemptFailure::Tls) => {
+            FilterError::upstream(UpstreamUnavailable, "No upstream could be reached.")
+        }
+        AttemptResult::Failed(AttemptFailure::Timeout | AttemptFailure::Total) => {
+            FilterError::upstream(UpstreamTimeout, "The upstream did not answer in time.")
+        }
+        _ => FilterError::upstream(UpstreamError, "The upstream failed."),
+    }
+}
+
+/// The class of a failure of the engine.
+pub(super) fn failure_of(error: &Error) -> AttemptFailure {
+    match error.etype() {
+        kind if *kind == TOTAL => AttemptFailure::Total,
+        kind if *kind == STALLED => AttemptFailure::Timeout,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => AttemptFailure::Timeout,
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::TLSWantX509Lookup
+        | ErrorType::InvalidCert => AttemptFailure::Tls,
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::ConnectProxyFailure
+        | ErrorType::SocketError
+        | ErrorType::BindError => AttemptFailure::Connect,
+        _ => AttemptFailure::Reset,
+    }
+}
+
+/// The request head for the upstream, built from nothing: the filters' allow-list plus what the core owns.
+pub(super) fn upstream_head(
+    request: &AttemptRequest,
+    upstream: &Upstream,
+    client: &http::request::Parts,
+    request_id: &str,
+    replayed: bool,
+) -> pingora::Result<RequestHeader> {
+    let mut head =
+        RequestHeader::build_no_case(request.method.clone(), request.path.as_bytes(), Some(request.headers.len() + 8))?;
+    head.insert_header(header::HOST, host_value(upstream))?;
+    for (name, value) in &request.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    head.insert_header(header::USER_AGENT, USER_AGENT)?;
+    head.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
+    head.insert_header(REQUEST_ID, request_id)?;
+    for name in TRACE_HEADERS {
+        if let Some(value) = client.headers.get(&name) {
+            head.insert_header(name, value.clone())?;
+        }
+    }
+    if replayed {
+        if !request.body.is_empty() || request.method == http::Method::POST {
+            head.insert_header(header::CONTENT_LENGTH, request.body.len())?;
+        }
+    } else if let Some(length) = client.headers.get(header::CONTENT_LENGTH) {
+        head.insert_header(header::CONTENT_LENGTH, length.clone())?;
+    } else if client.headers.contains_key(header::TRANSFER_ENCODING) || client.version == http::Version::HTTP_2 {
+        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(head)
+}
+
+fn host_value(upstream: &Upstream) -> String {
+    match &upstream.address {
+        Address::Embedded(_) => "embedded".to_owned(),
+        Address::Tcp { host, port, tls } if *port == if *tls { 443 } else { 80 } => host.to_string(),
+        Address::Tcp { host, port, .. } => format!("{host}:{port}"),
+    }
+}
+
+/// The response head as filters see it: without framing and hop-by-hop headers.
+pub(super) fn response_seen(response: &ResponseHeader) -> ResponseHead {
+    let mut headers = response.headers.clone();
+    let length = headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    ResponseHead { status: response.status, headers, length }
+}

@@ -1,0 +1,233 @@
+//! Reading a request body: the limits, the process-wide budget of held bytes, and the rope that holds it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Rope};
+use pingora::proxy::Session;
+
+/// Longest silence while a body is read. The engine's own limit covers HTTP/1.1 only.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pieces below this size are joined, so that a body sent byte by byte does not become a rope of bytes.
+const SMALL_PIECE: usize = 4 * 1024;
+/// Joined pieces are handed over at this size.
+const JOINED_PIECE: usize = 64 * 1024;
+/// When to come back after the budget of held bytes was spent.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Bytes of request bodies held by the whole process.
+#[derive(Debug)]
+pub struct HeldBytes {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl HeldBytes {
+    /// An empty budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// One request's share, empty at first.
+    #[must_use]
+    pub fn share(self: &Arc<Self>) -> Held {
+        Held { budget: Arc::clone(self), bytes: 0 }
+    }
+}
+
+/// A request's share of [`HeldBytes`]; given back on drop.
+#[derive(Debug)]
+pub struct Held {
+    budget: Arc<HeldBytes>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Raises the share to `total` bytes; false when the budget does not allow it.
+    #[must_use]
+    pub fn raise_to(&mut self, total: usize) -> bool {
+        self.raise_by(total.saturating_sub(self.bytes))
+    }
+
+    /// Raises the share by `more` bytes; false when the budget does not allow it.
+    #[must_use]
+    pub fn raise_by(&mut self, more: usize) -> bool {
+        if more == 0 {
+            return true;
+        }
+        let fits = |used: usize| used.checked_add(more).filter(|sum| *sum <= self.budget.limit);
+        let granted = self.budget.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok();
+        if granted {
+            self.bytes += more;
+        }
+        granted
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// Why a body is not there.
+pub(super) enum ReadError {
+    /// The client left or broke the protocol.
+    Broken(Box<pingora::Error>),
+    /// The body is refused.
+    Refused(FilterError),
+}
+
+impl From<FilterError> for ReadError {
+    fn from(error: FilterError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Limits of one read.
+#[derive(Clone, Copy)]
+pub(super) struct BodyLimits {
+    pub max_bytes: usize,
+}
+
+/// Reads the whole body. Each piece is shown to `look` as it arrives; its error ends the reading at once.
+///
+/// # Cancel safety
+/// None: a partly read body is lost. It runs inside the request's own task only.
+pub(super) async fn read_whole(
+    session: &mut Session,
+    limits: BodyLimits,
+    held: &mut Held,
+    mut look: impl FnMut(&Session, &Bytes) -> Result<(), FilterError>,
+) -> Result<Rope, ReadError> {
+    let declared = declared_length(session);
+    if declared.is_some_and(|length| length > limits.max_bytes as u64) {
+        return Err(too_large(limits.max_bytes).into());
+    }
+    let declared = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    if !held.raise_to(declared) {
+        return Err(overloaded().into());
+    }
+    say_continue(session).await?;
+    let mut collector = Collector::default();
+    while let Some(piece) = next_piece(session).await? {
+        let total = collector.len() + piece.len();
+        if total > limits.max_bytes {
+            return Err(too_large(limits.max_bytes).into());
+        }
+        if !held.raise_to(total) {
+            return Err(overloaded().into());
+        }
+        look(session, &piece)?;
+        collector.push(piece);
+    }
+    Ok(collector.finish())
+}
+
+/// `Content-Length`, if there is one. The engine has refused malformed and repeated ones.
+pub(super) fn declared_length(session: &Session) -> Option<u64> {
+    session.req_header().headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn say_continue(session: &mut Session) -> Result<(), ReadError> {
+    let expects = session.req_header().headers.get(http::header::EXPECT).is_some();
+    if expects && !session.is_http2() && !session.is_body_done() {
+        let keepalive = session.get_keepalive();
+        session.write_continue_response().await.map_err(|error| ReadError::Broken(error.into_down()))?;
+        session.set_keepalive(keepalive); // the engine switches it off with the interim response
+    }
+    Ok(())
+}
+
+async fn next_piece(session: &mut Session) -> Result<Option<Bytes>, ReadError> {
+    match tokio::time::timeout(READ_TIMEOUT, session.read_request_body()).await {
+        Ok(Ok(piece)) => Ok(piece),
+        Ok(Err(error)) => Err(ReadError::Broken(error.into_down())),
+        Err(_) => Err(FilterError::client(ErrorCode::InvalidJson, "The body did not arrive in time.").into()),
+    }
+}
+
+fn too_large(limit: usize) -> FilterError {
+    FilterError::client(ErrorCode::BodyTooLarge, format!("The body is larger than {limit} bytes."))
+}
+
+pub(super) fn overloaded() -> FilterError {
+    let mut error =
+        FilterError::policy(ErrorCode::ServiceOverloaded, "Too many request bodies are being held. Try again soon.");
+    error.blame = Blame::Gateway;
+    error.retry_after(RETRY_AFTER)
+}
+
+/// Makes a rope of pieces of any size, with a bounded number of parts.
+#[derive(Default)]
+struct Collector {
+    rope: Rope,
+    joined: BytesMut,
+}
+
+impl Collector {
+    fn len(&self) -> usize {
+        self.rope.len() + self.joined.len()
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if piece.len() < SMALL_PIECE {
+            self.joined.extend_from_slice(&piece);
+            if self.joined.len() >= JOINED_PIECE {
+                self.flush();
+            }
+        } else {
+            self.flush();
+            self.rope.push(piece);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.rope.push(self.joined.split().freeze());
+    }
+
+    fn finish(mut self) -> Rope {
+        self.flush();
+        self.rope
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_never_exceed_the_budget_and_are_given_back() {
+        let budget = HeldBytes::new(100);
+        let mut a = budget.share();
+        let mut b = budget.share();
+        assert!(a.raise_to(60) && b.raise_to(40));
+        assert!(!a.raise_to(61));
+        assert!(a.raise_to(10), "a share never shrinks, so this asks for nothing");
+        drop(b);
+        assert!(a.raise_to(100) && !a.raise_to(101));
+        drop(a);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_body_sent_byte_by_byte_becomes_few_parts() {
+        let mut collector = Collector::default();
+        for _ in 0..200_000 {
+            collector.push(Bytes::from_static(b"x"));
+        }
+        collector.push(Bytes::from(vec![b'y'; SMALL_PIECE]));
+        let rope = collector.finish();
+        assert_eq!(rope.len(), 200_000 + SMALL_PIECE);
+        assert!(rope.parts().len() <= 5, "{}", rope.parts().len());
+    }
+}

@@ -1,0 +1,220 @@
+//! The endpoint bridge: runs a tower service for a request of the engine, streaming both ways, and cancels it when
+//! the client leaves. Also writes the answers that filters give.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use bytes::Bytes;
+use dgx_gateway_filter::error::CarriedError;
+use dgx_gateway_filter::{FilterError, Reply, ResponseHead, Rope};
+use http::{Method, StatusCode, Version, header};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, OrErr, Result};
+use tokio::sync::mpsc;
+use tower::ServiceExt;
+
+use super::context::RequestCtx;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The request body of a service: pieces come from the session while the service asks for them.
+struct Upload {
+    pieces: mpsc::Receiver<Bytes>,
+    /// Bytes still to come, when the client declared a length.
+    left: Option<u64>,
+    complete: bool,
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        match self.pieces.poll_recv(cx) {
+            Poll::Ready(Some(piece)) if piece.is_empty() => {
+                self.complete = true;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(piece)) => {
+                self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
+                Poll::Ready(Some(Ok(http_body::Frame::data(piece))))
+            }
+            Poll::Ready(None) if self.complete => Poll::Ready(None),
+            // the sender is gone without the empty piece that marks the end
+            Poll::Ready(None) => Poll::Ready(Some(Err("the request body broke off".into()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.left.map_or_else(http_body::SizeHint::default, http_body::SizeHint::with_exact)
+    }
+}
+
+/// How an endpoint answered.
+pub(super) enum Served {
+    /// The answer was written.
+    Answered,
+    /// The handler gave an error, to be rendered like any other.
+    Refused(FilterError),
+}
+
+/// Runs `service` and writes its answer.
+///
+/// # Cancel safety
+/// Dropping it drops the service's future and response body, which cancels them. An error means that the client
+/// left or the connection failed; the service is dropped then, too.
+pub(super) async fn serve<S>(session: &mut Session, ctx: &mut RequestCtx, service: S) -> Result<Served>
+where
+    S: tower::Service<http::Request<Body>, Response = Reply, Error = Infallible> + Send,
+    S::Future: Send,
+{
+    let held = std::mem::take(&mut ctx.body);
+    let live = held.is_empty() && !session.is_body_done();
+    let (sender, pieces) = mpsc::channel(1);
+    let body = if live {
+        Body::new(Upload { pieces, left: super::body::declared_length(session), complete: false })
+    } else {
+        rope_body(&held)
+    };
+    let request = request(session, ctx, body);
+    let response = drive(session, service, request, live.then_some(sender)).await?;
+    if let Some(error) = response.extensions().get::<CarriedError>().and_then(CarriedError::take) {
+        return Ok(Served::Refused(error));
+    }
+    respond(session, ctx, response).await?;
+    Ok(Served::Answered)
+}
+
+fn rope_body(rope: &Rope) -> Body {
+    match rope.parts() {
+        [] => Body::empty(),
+        [whole] => Body::from(whole.clone()),
+        parts => Body::from_stream(futures_util::stream::iter(parts.to_vec().into_iter().map(Ok::<_, Infallible>))),
+    }
+}
+
+fn request(session: &Session, ctx: &RequestCtx, body: Body) -> http::Request<Body> {
+    let head = session.req_header();
+    let mut request = http::Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = canonical_uri(head, &ctx.path);
+    *request.version_mut() = head.version;
+    *request.headers_mut() = head.headers.clone();
+    request.extensions_mut().insert(ctx.chain.shared.request.clone());
+    request.extensions_mut().insert(ctx.chain.shared.facts.clone());
+    request
+}
+
+fn canonical_uri(head: &http::request::Parts, path: &str) -> http::Uri {
+    let canonical = match head.uri.query() {
+        Some(query) => format!("{path}?{query}").parse(),
+        None => path.parse(),
+    };
+    canonical.unwrap_or_else(|_| head.uri.clone())
+}
+
+/// Feeds the request body while the service wants it, and watches the client.
+async fn drive<S>(
+    session: &mut Session,
+    service: S,
+    request: http::Request<Body>,
+    sender: Option<mpsc::Sender<Bytes>>,
+) -> Result<Reply>
+where
+    S: tower::Service<http::Request<Body>, Response = Reply, Error = Infallible> + Send,
+    S::Future: Send,
+{
+    let mut sender = sender;
+    let mut permit: Option<mpsc::OwnedPermit<Bytes>> = None;
+    let mut expect = session.req_header().headers.contains_key(header::EXPECT) && !session.is_http2();
+    let mut answer = std::pin::pin!(service.oneshot(request));
+    loop {
+        let wants = sender.clone();
+        // nothing to read any more: only watch whether the client leaves
+        let watch_only = sender.is_none();
+        tokio::select! {
+            biased;
+            response = &mut answer => return Ok(response.unwrap_or_else(|never| match never {})),
+            room = reserve(wants), if sender.is_some() && permit.is_none() => match room {
+                Some(room) => {
+                    if std::mem::take(&mut expect) {
+                        let keepalive = session.get_keepalive();
+                        session.write_continue_response().await?;
+                        session.set_keepalive(keepalive);
+                    }
+                    permit = Some(room);
+                }
+                None => sender = None, // the service dropped the body
+            },
+            piece = session.read_body_or_idle(watch_only), if watch_only || permit.is_some() => {
+                let piece = piece.map_err(Error::into_down)?;
+                let end = piece.is_none() || session.is_body_done();
+                if let (Some(piece), Some(permit)) = (piece.filter(|piece| !piece.is_empty()), permit.take()) {
+                    permit.send(piece);
+                }
+                if end && let Some(sender) = sender.take() {
+                    // an empty piece marks the end; the service may have stopped listening
+                    tokio::spawn(async move { drop(sender.send(Bytes::new()).await) });
+                }
+            }
+        }
+    }
+}
+
+async fn reserve(sender: Option<mpsc::Sender<Bytes>>) -> Option<mpsc::OwnedPermit<Bytes>> {
+    sender?.reserve_owned().await.ok()
+}
+
+/// Writes a response that was made in this process.
+///
+/// # Cancel safety
+/// Dropping it drops the response body, which cancels its producer.
+pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Reply) -> Result<()> {
+    let (parts, mut body) = reply.into_parts();
+    let head_only = session.req_header().method == Method::HEAD;
+    let no_body = head_only || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let version = session.req_header().version;
+    let mut headers = parts.headers;
+    let declared = headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = declared.or_else(|| body.size_hint().exact()).filter(|_| head_only || !no_body);
+    let mut head = ctx.outgoing(&ResponseHead { status: parts.status, headers, length })?;
+    if length.is_none() && !no_body && version == Version::HTTP_11 {
+        head.insert_header(header::TRANSFER_ENCODING, "chunked")?; // else the engine delimits by closing
+    }
+    let body_done = session.is_body_done();
+    session.write_response_header(Box::new(head), no_body).await?;
+    if no_body {
+        return Ok(());
+    }
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = body.frame() => frame,
+            left = session.read_body_or_idle(true), if body_done => {
+                left.map_err(Error::into_down)?;
+                return Error::e_explain(ErrorType::ConnectionClosed, "the client sent more than its request").map_err(Error::into_down);
+            }
+        };
+        match frame {
+            None => break,
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    session.write_response_body(Some(data), false).await?;
+                }
+            }
+            Some(Err(error)) => {
+                session.set_keepalive(None); // without its end the client can tell that the answer is cut
+                return Err(error).or_err(ErrorType::InternalError, "the answer of an endpoint broke off");
+            }
+        }
+    }
+    session.write_response_body(None, true).await
+}

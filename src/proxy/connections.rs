@@ -1,0 +1,114 @@
+//! Connections around the engine: a cap, and an end for connections on which no request is running.
+//!
+//! The engine has no connection limit; it lets a client send one header line every few seconds for ever, and waits
+//! without limit for the first 24 bytes of a connection that may turn out to be HTTP/2.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::protocols::Stream;
+use pingora::server::ShutdownWatch;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// Longest time without a running request: above the keep-alive of 75 s, so that it only meets what the engine
+/// does not end itself.
+const LONGEST_IDLE: Duration = Duration::from_secs(90);
+/// How exactly that is kept.
+const TICK: Duration = Duration::from_secs(1);
+
+struct Connection {
+    running: AtomicUsize,
+    idle_since: Mutex<Instant>,
+}
+
+/// Open connections by peer.
+#[derive(Default)]
+pub struct Connections(Mutex<HashMap<SocketAddr, Arc<Connection>>>);
+
+/// A request is running on a connection.
+pub struct Busy(Arc<Connection>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        *self.0.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Connections {
+    /// A request head is complete: the connection is busy until the guard is dropped.
+    #[must_use]
+    pub fn busy(&self, peer: Option<SocketAddr>) -> Option<Busy> {
+        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&peer?)?.clone();
+        connection.running.fetch_add(1, Ordering::AcqRel);
+        Some(Busy(connection))
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Connection {
+    async fn idle_too_long(&self) {
+        loop {
+            let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+            let end = since + LONGEST_IDLE;
+            if self.running.load(Ordering::Acquire) == 0 && end <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(end.max(Instant::now() + TICK)).await;
+        }
+    }
+}
+
+/// The engine's application behind a connection cap and an idle limit.
+pub struct ConnectionGuard<A> {
+    inner: Arc<A>,
+    slots: Semaphore,
+    connections: Arc<Connections>,
+}
+
+impl<A> ConnectionGuard<A> {
+    /// Wraps an application.
+    #[must_use]
+    pub fn new(inner: A, most: usize, connections: Arc<Connections>) -> Self {
+        Self { inner: Arc::new(inner), slots: Semaphore::new(most), connections }
+    }
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for ConnectionGuard<A> {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let Ok(_slot) = self.slots.try_acquire() else {
+            tracing::warn!("connection refused: server.max_connections is reached");
+            return None;
+        };
+        let peer =
+            stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|peer| peer.as_inet().copied()));
+        let connection = Arc::new(Connection { running: AtomicUsize::new(0), idle_since: Mutex::new(Instant::now()) });
+        if let Some(peer) = peer {
+            self.connections.0.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, Arc::clone(&connection));
+        }
+        let next = tokio::select! {
+            next = ServerApp::process_new(&self.inner, stream, shutdown) => next,
+            () = connection.idle_too_long() => None,
+        };
+        if let Some(peer) = peer {
+            self.connections.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+        }
+        next
+    }
+
+    async fn cleanup(&self) {
+        self.inner.http_cleanup().await;
+    }
+}

@@ -1,0 +1,188 @@
+//! One request inside the core: its chain of exchanges, what they share, and its end, which happens exactly once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo};
+use dgx_gateway_filter::render::ErrorRenderer;
+use dgx_gateway_filter::upstream::UpstreamPlan;
+use dgx_gateway_filter::{ErrorCode, Facts, FilterError, Outcome, Rope};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::attempt::Attempt;
+use super::body::Held;
+use super::replay::ReplayHandle;
+use crate::route::Route;
+use crate::telemetry::{CoreMetrics, InFlight};
+use crate::world::World;
+
+/// Name of a request that matched no route.
+pub(super) const UNMATCHED: &str = "(unmatched)";
+
+/// Response headers that carry the request id.
+const REQUEST_ID_HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("spass-request-id"), HeaderName::from_static("x-request-id")];
+
+/// What the hooks of one request share.
+pub(super) struct Shared {
+    pub request: RequestInfo,
+    pub facts: Facts,
+    pub reply_headers: HeaderMap,
+    pub plan: UpstreamPlan,
+    pub renderer: Option<Arc<dyn ErrorRenderer>>,
+}
+
+impl Shared {
+    pub(super) fn cx<'a>(&'a mut self, head: &'a http::request::Parts) -> ExchangeCx<'a> {
+        ExchangeCx {
+            head,
+            request: &self.request,
+            facts: &mut self.facts,
+            reply_headers: &mut self.reply_headers,
+            plan: &mut self.plan,
+            renderer: &mut self.renderer,
+        }
+    }
+}
+
+/// The exchanges of a request. If it is dropped before [`Chain::finish`], they learn that too: that is all this
+/// guard does.
+pub(super) struct Chain {
+    pub exchanges: Vec<Box<dyn Exchange>>,
+    pub shared: Shared,
+    finished: bool,
+}
+
+impl Chain {
+    /// Tells every exchange how the request ended. Only the first call counts.
+    pub(super) fn finish(&mut self, outcome: &Outcome) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let cx = FinishCx { request: &self.shared.request, facts: &self.shared.facts };
+        for exchange in self.exchanges.iter_mut().rev() {
+            exchange.finish(outcome, &cx);
+        }
+    }
+}
+
+impl Chain {
+    pub(super) fn request(&self) -> &RequestInfo {
+        &self.shared.request
+    }
+
+    pub(super) fn facts(&self) -> &Facts {
+        &self.shared.facts
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        self.finish(&Outcome::Dropped);
+    }
+}
+
+/// Where a request stands.
+pub struct RequestCtx {
+    pub(super) world: Arc<World>,
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) path: String,
+    pub(super) chain: Chain,
+    pub(super) body: Rope,
+    pub(super) held: Held,
+    pub(super) attempt: Attempt,
+    pub(super) replay: Option<ReplayHandle>,
+    /// The error that the client gets, once it is decided.
+    pub(super) failure: Option<FilterError>,
+    /// Code of the error that was answered.
+    pub(super) answered_code: Option<ErrorCode>,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) busy: Option<super::connections::Busy>,
+}
+
+impl RequestCtx {
+    pub(super) fn new(world: Arc<World>, held: Held) -> Self {
+        let request =
+            RequestInfo { id: Arc::from(""), route: Arc::from(UNMATCHED), peer: None, started: Instant::now() };
+        let shared = Shared {
+            request,
+            facts: Facts::default(),
+            reply_headers: HeaderMap::with_capacity(12),
+            plan: UpstreamPlan::default(),
+            renderer: None,
+        };
+        Self {
+            world,
+            route: None,
+            path: String::new(),
+            chain: Chain { exchanges: Vec::new(), shared, finished: false },
+            body: Rope::new(),
+            held,
+            attempt: Attempt::default(),
+            replay: None,
+            failure: None,
+            answered_code: None,
+            in_flight: None,
+            busy: None,
+        }
+    }
+
+    /// The head is here: takes over or makes the request id and starts the clock.
+    pub(super) fn begin(&mut self, head: &http::request::Parts, peer: Option<SocketAddr>, metrics: &CoreMetrics) {
+        let (id, value) = request_id(&head.headers);
+        let shared = &mut self.chain.shared;
+        shared.request = RequestInfo { id, route: Arc::from(UNMATCHED), peer, started: Instant::now() };
+        for name in REQUEST_ID_HEADERS {
+            shared.reply_headers.insert(name, value.clone());
+        }
+        self.in_flight = Some(metrics.enter());
+    }
+
+    /// The dialect in which errors of this request are said.
+    pub(crate) fn renderer(&self) -> Arc<dyn ErrorRenderer> {
+        Arc::clone(self.chain.shared.renderer.as_ref().unwrap_or(&self.world.renderer))
+    }
+}
+
+/// The client's id when it is 1 to 128 visible ASCII characters, else a new UUID v4.
+fn request_id(headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
+    let taken = REQUEST_ID_HEADERS.iter().find_map(|name| {
+        let value = headers.get(name)?;
+        let text = value.to_str().ok()?;
+        let fits = (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| (Arc::from(text), value.clone()))
+    });
+    taken.unwrap_or_else(|| {
+        let id = uuid::Uuid::new_v4().to_string();
+        let value = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("-"));
+        (Arc::from(id), value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(pairs: &[(&'static str, &str)]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, HeaderValue::from_str(value).unwrap());
+        }
+        request_id(&headers).0.to_string()
+    }
+
+    #[test]
+    fn takes_over_a_valid_id_and_the_first_name_wins() {
+        assert_eq!(id(&[("x-request-id", "b")]), "b");
+        assert_eq!(id(&[("x-request-id", "b"), ("spass-request-id", "a")]), "a");
+        assert_eq!(id(&[("x-request-id", &"x".repeat(128))]).len(), 128);
+    }
+
+    #[test]
+    fn makes_an_id_when_the_given_one_is_not_valid() {
+        for bad in ["", "with space", &"x".repeat(129)] {
+            assert_eq!(id(&[("x-request-id", bad)]).len(), 36, "{bad:?}");
+        }
+    }
+}

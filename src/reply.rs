@@ -1,0 +1,104 @@
+//! The one place where an error becomes a response.
+
+use std::time::Duration;
+
+use dgx_gateway_filter::{Blame, FilterError, ResponseHead};
+use http::{Method, header};
+use pingora::Result;
+use pingora::proxy::Session;
+
+use crate::proxy::RequestCtx;
+
+/// After an early answer: how much of an upload is still read, so that closing does not destroy the answer on its
+/// way. 64 MiB is twice the default body limit.
+const DRAIN_BYTES: usize = 64 * 1024 * 1024;
+/// After an early answer: how long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Answers with an error, in the dialect of the route. Logs what the client must not see.
+///
+/// # Errors
+/// The client cannot be reached.
+///
+/// # Cancel safety
+/// None needed: it runs inside the request's own task.
+pub(crate) async fn error(session: &mut Session, ctx: &mut RequestCtx, error: &FilterError) -> Result<()> {
+    let renderer = ctx.renderer();
+    let request = ctx.request();
+    let status = renderer.status(error);
+    log(error, &request.id, &request.route, status);
+    let rendered = renderer.render(error, &request.id);
+    ctx.answered(error.code);
+    let unread = !session.is_body_done();
+    if unread && !session.is_http2() {
+        session.set_keepalive(None);
+    }
+    let head_only = session.req_header().method == Method::HEAD;
+    let length = Some(rendered.body.len() as u64);
+    let mut head = ctx.outgoing(&ResponseHead { status: rendered.status, headers: rendered.headers, length })?;
+    if unread && !session.is_http2() {
+        head.insert_header(header::CONNECTION, "close")?;
+    }
+    session.write_response_header(Box::new(head), head_only).await?;
+    if !head_only {
+        session.write_response_body(Some(rendered.body), true).await?;
+    }
+    if unread {
+        drain(session).await;
+    }
+    Ok(())
+}
+
+/// Says an error inside a stream whose head has left. False when the protocol has no way to say it.
+pub(crate) async fn error_in_stream(session: &mut Session, ctx: &mut RequestCtx, error: &FilterError) -> bool {
+    let renderer = ctx.renderer();
+    let request = ctx.request();
+    log(error, &request.id, &request.route, renderer.status(error));
+    ctx.answered(error.code);
+    let streams = session.response_written().is_some_and(|head| {
+        head.headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+    });
+    match renderer.stream_event(error, &request.id) {
+        Some(event) if streams => session.write_response_body(Some(event), true).await.is_ok(),
+        _ => false,
+    }
+}
+
+fn log(error: &FilterError, request_id: &str, route: &str, status: http::StatusCode) {
+    let code = error.code.as_str();
+    let source = error.source.as_deref().map(tracing::field::display);
+    if error.blame == Blame::Gateway {
+        tracing::error!(
+            request.id = request_id,
+            route.name = route,
+            error.code = code,
+            status = status.as_u16(),
+            cause = source,
+            "request failed"
+        );
+    } else {
+        tracing::debug!(
+            request.id = request_id,
+            route.name = route,
+            error.code = code,
+            status = status.as_u16(),
+            cause = source,
+            "request refused"
+        );
+    }
+}
+
+async fn drain(session: &mut Session) {
+    let drained = tokio::time::timeout(DRAIN_TIME, async {
+        let mut bytes = 0;
+        while let Ok(Some(piece)) = session.read_request_body().await {
+            bytes += piece.len();
+            if bytes > DRAIN_BYTES {
+                break;
+            }
+        }
+    });
+    if drained.await.is_err() {
+        tracing::debug!("an upload went on after its answer and was cut");
+    }
+}

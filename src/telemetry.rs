@@ -1,0 +1,179 @@
+//! Logs and the core's own metrics: one event per finished request, logged and counted together.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use dgx_gateway_filter::exchange::RequestInfo;
+use dgx_gateway_filter::facts::{ModelChoice, Principal};
+use dgx_gateway_filter::{Facts, Outcome};
+use http::Method;
+use pingora::Error;
+use pingora::proxy::Session;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::config::{LogFormat, LogSettings};
+
+/// Buckets of request durations in seconds: from a refused request to a long stream.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
+
+/// Sets logging up for the process; the engine's own messages go the same way. Does nothing the second time.
+pub fn init(settings: &LogSettings) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let text = match settings.format {
+        Some(format) => format == LogFormat::Text,
+        None => std::io::stderr().is_terminal(),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let installed = if text { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
+    if installed.is_err() {
+        tracing::debug!("logging was set up before");
+    }
+}
+
+/// Metrics of the core.
+pub struct CoreMetrics {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    errors: IntCounterVec,
+    aborted: IntCounterVec,
+    in_flight: IntGauge,
+}
+
+/// Counts a running request until it is dropped.
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl CoreMetrics {
+    /// Registers the core's metrics.
+    ///
+    /// # Errors
+    /// A name is taken.
+    pub fn register(registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
+        let counter = |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let metrics = Self {
+            requests: counter(
+                "dgx_gateway_http_requests_total",
+                "Finished requests.",
+                &["route", "method", "status", "tenant"],
+            )?,
+            durations: HistogramVec::new(
+                HistogramOpts::new(
+                    "dgx_gateway_http_request_duration_seconds",
+                    "Time from the request head to the last byte.",
+                )
+                .buckets(DURATION_BUCKETS.to_vec()),
+                &["route", "status_class"],
+            )?,
+            errors: counter("dgx_gateway_errors_total", "Error answers by code.", &["code"])?,
+            aborted: counter("dgx_gateway_streams_aborted_total", "Answers that broke off.", &["by"])?,
+            in_flight: IntGauge::new("dgx_gateway_http_in_flight", "Running requests.")?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.durations.clone()))?;
+        registry.register(Box::new(metrics.errors.clone()))?;
+        registry.register(Box::new(metrics.aborted.clone()))?;
+        registry.register(Box::new(metrics.in_flight.clone()))?;
+        Ok(Arc::new(metrics))
+    }
+
+    /// A request begins.
+    #[must_use]
+    pub fn enter(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Running requests.
+    #[must_use]
+    pub fn running(&self) -> i64 {
+        self.in_flight.get()
+    }
+
+    /// A request has ended.
+    pub(crate) fn finished(
+        &self,
+        session: &Session,
+        request: &RequestInfo,
+        facts: &Facts,
+        outcome: &Outcome,
+        error: Option<&Error>,
+    ) {
+        let head = session.req_header();
+        let tenant = facts.get::<Principal>().map_or("", |principal| &principal.tenant_id);
+        let elapsed = request.started.elapsed();
+        // a client that left before its answer is counted under 499, as nginx does
+        let status = session.response_written().map_or(499, |head| head.status.as_u16());
+        let mut digits = itoa::Buffer::new();
+        self.requests.with_label_values(&[&request.route, method(&head.method), digits.format(status), tenant]).inc();
+        self.durations.with_label_values(&[&request.route, class(status)]).observe(elapsed.as_secs_f64());
+        let code = match outcome {
+            Outcome::Answered { code, .. } => *code,
+            Outcome::Cut(code) => {
+                self.aborted.with_label_values(&["upstream"]).inc();
+                Some(*code)
+            }
+            Outcome::ClientLeft | Outcome::Dropped => {
+                self.aborted.with_label_values(&["client"]).inc();
+                None
+            }
+        };
+        if let Some(code) = code {
+            self.errors.with_label_values(&[code.as_str()]).inc();
+        }
+        tracing::info!(
+            request.id = &*request.id,
+            route.name = &*request.route,
+            http.method = method(&head.method),
+            http.status = status,
+            tenant,
+            model = facts.get::<ModelChoice>().map(|choice| &*choice.slug),
+            error.code = code.map(|code| code.as_str()),
+            outcome = outcome_word(outcome),
+            duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            bytes_in = session.body_bytes_read(),
+            bytes_out = session.body_bytes_sent(),
+            cause = error.filter(|_| !matches!(outcome, Outcome::Answered { .. })).map(|error| error.etype().as_str()),
+            "request"
+        );
+    }
+}
+
+fn outcome_word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Answered { .. } => "answered",
+        Outcome::ClientLeft => "client_left",
+        Outcome::Cut(_) => "cut",
+        Outcome::Dropped => "dropped",
+    }
+}
+
+fn class(status: u16) -> &'static str {
+    match status {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+/// A method as a label: what a client invents is `OTHER`.
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "OTHER",
+    }
+}

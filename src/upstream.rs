@@ -1,0 +1,5 @@
+//! Reaching upstreams: names to addresses, peers for the engine, services inside the process.
+
+pub mod embedded;
+pub mod peer;
+pub mod resolve;

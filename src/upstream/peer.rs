@@ -1,0 +1,89 @@
+//! From an upstream to the engine's peer. The only place that makes peers: an empty server name would switch
+//! certificate checks off, and a host name would be resolved on the worker.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
+use pingora::upstreams::peer::HttpPeer;
+
+use super::embedded::EmbeddedConnector;
+use super::resolve::Resolver;
+
+/// How long an idle connection stays in the pool: below the 75 s and 60 s at which common servers close theirs.
+const POOL_IDLE: Duration = Duration::from_secs(55);
+/// Longest time for one write to an upstream.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Streams that share one HTTP/2 connection.
+const MOST_H2_STREAMS: usize = 100;
+
+/// Makes the peer for an upstream.
+///
+/// # Errors
+/// The host name cannot be resolved.
+pub async fn peer(upstream: &Arc<Upstream>, resolver: &Resolver) -> std::io::Result<HttpPeer> {
+    let mut peer = match &upstream.address {
+        Address::Embedded(router) => {
+            let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+            let mut peer = HttpPeer::new(nowhere, false, String::new());
+            peer.options.custom_l4 = Some(Arc::new(EmbeddedConnector(Arc::clone(router))));
+            peer
+        }
+        Address::Tcp { host, port, tls } => {
+            let address = resolver.resolve(host, *port).await?;
+            HttpPeer::new(address, *tls, host.to_string())
+        }
+    };
+    // connections of different upstreams never mix in the pool, even on one address
+    peer.group_key = group_key(upstream);
+    let options = &mut peer.options;
+    options.connection_timeout = Some(upstream.connect_timeout);
+    options.total_connection_timeout = Some(upstream.connect_timeout);
+    options.idle_timeout = Some(POOL_IDLE);
+    options.write_timeout = Some(WRITE_TIMEOUT);
+    options.max_h2_streams = MOST_H2_STREAMS;
+    match upstream.version {
+        HttpVersion::Http1 => options.set_http_version(1, 1),
+        HttpVersion::Http2 => options.set_http_version(2, 2),
+    }
+    Ok(peer)
+}
+
+fn group_key(upstream: &Upstream) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    upstream.label.hash(&mut hasher);
+    upstream.version.eq(&HttpVersion::Http2).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pingora::upstreams::peer::Peer;
+
+    fn upstream(host: &str, tls: bool) -> Arc<Upstream> {
+        Arc::new(Upstream {
+            label: host.into(),
+            address: Address::Tcp { host: host.into(), port: 443, tls },
+            version: HttpVersion::Http1,
+            connect_timeout: Duration::from_secs(1),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_tls_peer_always_has_a_server_name_and_checks_it() {
+        let peer = peer(&upstream("localhost", true), &Resolver::default()).await.unwrap();
+        assert_eq!(peer.sni(), "localhost");
+        assert!(peer.verify_cert() && peer.verify_hostname());
+    }
+
+    #[tokio::test]
+    async fn upstreams_with_one_address_do_not_share_connections() {
+        let resolver = Resolver::default();
+        let a = peer(&upstream("127.0.0.1", false), &resolver).await.unwrap();
+        let b = peer(&upstream("localhost", false), &resolver).await.unwrap();
+        assert_ne!(a.reuse_hash(), b.reuse_hash());
+    }
+}

@@ -1,0 +1,194 @@
+//! The world: everything a request needs, built from one configuration. A request keeps the world it began with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dgx_gateway_filter::render::ErrorRenderer;
+use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
+use dgx_gateway_filter::{BodyNeed, BuildEnv, BuildError, Problem};
+
+use crate::config::{Config, FilterEntry, RouteEnd, RouteSpec, Server, parse_routes};
+use crate::plugins::{FilterKindEntry, Registry};
+use crate::route::{End, Route, RouteFilter, RouteTable};
+
+/// Longest time for the connection to an upstream that a route names by URL.
+const FIXED_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Routes with their filters, and the settings of the core.
+pub struct World {
+    /// Routes.
+    pub routes: RouteTable,
+    /// Default dialect of errors.
+    pub renderer: Arc<dyn ErrorRenderer>,
+    /// Settings of the core.
+    pub server: Server,
+}
+
+/// Why there is no world.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorldError {
+    /// A part could not be built.
+    #[error("{part}: {source}")]
+    Build {
+        /// Which part.
+        part: String,
+        /// Why.
+        #[source]
+        source: BuildError,
+    },
+    /// The configuration is wrong.
+    #[error("the configuration has {} problem(s)", .0.len())]
+    Config(Vec<Problem>),
+}
+
+impl World {
+    /// Checks all plug-ins and routes and reports every problem; builds them when there is none.
+    ///
+    /// # Errors
+    /// The configuration is wrong, or the surroundings do not allow it.
+    pub fn build(config: &Config, registry: &Registry, env: &mut BuildEnv) -> Result<Self, WorldError> {
+        let mut problems = Vec::new();
+        let mut builders = Vec::new();
+        for service in &registry.services {
+            match (service.check)(&config.sections, &env.ambient) {
+                Ok(build) => builders.push((service.name, build)),
+                Err(found) => problems.extend(found.into_iter().map(|problem| in_main_file(problem, config))),
+            }
+        }
+        let plans = plan_routes(config, registry, &mut problems);
+        if !problems.is_empty() {
+            return Err(WorldError::Config(problems));
+        }
+        for (name, build) in builders {
+            build(env).map_err(|source| WorldError::Build { part: name.to_owned(), source })?;
+        }
+        let routes = build_routes(plans, registry, env)?;
+        Ok(Self { routes, renderer: Arc::clone(&registry.renderer), server: config.server.clone() })
+    }
+
+    /// Checks without building.
+    ///
+    /// # Errors
+    /// Every problem.
+    pub fn check(config: &Config, registry: &Registry, env: &BuildEnv) -> Result<(), Vec<Problem>> {
+        let mut problems = Vec::new();
+        for service in &registry.services {
+            if let Err(found) = (service.check)(&config.sections, &env.ambient) {
+                problems.extend(found.into_iter().map(|problem| in_main_file(problem, config)));
+            }
+        }
+        plan_routes(config, registry, &mut problems);
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}
+
+fn in_main_file(problem: Problem, config: &Config) -> Problem {
+    match (&problem.file, &config.file) {
+        (None, Some(file)) => problem.in_file(file),
+        _ => problem,
+    }
+}
+
+type BuildFilter = Box<dyn FnOnce(&BuildEnv) -> Result<Arc<dyn dgx_gateway_filter::Filter>, BuildError>>;
+
+struct RoutePlan {
+    spec: RouteSpec,
+    filters: Vec<(&'static str, BuildFilter)>,
+}
+
+/// Routes of the file first; a built-in one gives way to one of the file with the same path and a common method.
+fn plan_routes(config: &Config, registry: &Registry, problems: &mut Vec<Problem>) -> Vec<RoutePlan> {
+    let built_in = parse_routes(registry.routes).unwrap_or_else(|found| {
+        problems.extend(found);
+        Vec::new()
+    });
+    let replaced = |built_in: &RouteSpec| {
+        config
+            .routes
+            .iter()
+            .any(|own| own.path == built_in.path && own.methods.iter().any(|method| built_in.methods.contains(method)))
+    };
+    let own = config.routes.iter().cloned();
+    let all: Vec<RouteSpec> = own.chain(built_in.into_iter().filter(|route| !replaced(route))).collect();
+    all.into_iter().filter_map(|spec| plan_route(spec, config, registry, problems)).collect()
+}
+
+fn plan_route(spec: RouteSpec, config: &Config, registry: &Registry, problems: &mut Vec<Problem>) -> Option<RoutePlan> {
+    let before = problems.len();
+    let mut problem = |key: String, message: String| problems.push(in_main_file(Problem::at(key, message), config));
+    let mut filters: Vec<(&'static str, BuildFilter)> = Vec::new();
+    for entry in &spec.filters {
+        let key = format!("routes[{}].filters.{}", spec.path, entry.name);
+        let Some(kind) = registry.filters.iter().find(|kind| kind.name == entry.name) else {
+            problem(key, format!("unknown filter; known are {}", names(registry)));
+            continue;
+        };
+        for earlier in kind.after {
+            if !filters.iter().any(|(name, _)| name == earlier) {
+                problem(key.clone(), format!("must stand after {earlier}"));
+            }
+        }
+        match check_entry(kind, entry) {
+            Ok(build) => filters.push((kind.name, build)),
+            Err(found) => found.into_iter().for_each(|p| problem(format!("{key}.{}", p.key), p.message)),
+        }
+    }
+    if let RouteEnd::Endpoint(name) = &spec.end
+        && !registry.endpoints.iter().any(|endpoint| endpoint.name == name)
+    {
+        problem(format!("routes[{}].endpoint", spec.path), format!("unknown endpoint {name}"));
+    }
+    (problems.len() == before).then_some(RoutePlan { spec, filters })
+}
+
+fn check_entry(kind: &FilterKindEntry, entry: &FilterEntry) -> Result<BuildFilter, Vec<Problem>> {
+    (kind.check)(entry.parameters.clone())
+}
+
+fn names(registry: &Registry) -> String {
+    registry.filters.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ")
+}
+
+fn build_routes(plans: Vec<RoutePlan>, registry: &Registry, env: &BuildEnv) -> Result<RouteTable, WorldError> {
+    let mut endpoints = std::collections::HashMap::new();
+    for endpoint in &registry.endpoints {
+        let router =
+            (endpoint.build)(env).map_err(|source| WorldError::Build { part: endpoint.name.to_owned(), source })?;
+        endpoints.insert(endpoint.name, router);
+    }
+    let mut table = RouteTable::default();
+    for RoutePlan { spec, filters } in plans {
+        let mut built = Vec::with_capacity(filters.len());
+        for (name, build) in filters {
+            let filter = build(env)
+                .map_err(|source| WorldError::Build { part: format!("{} on {}", name, spec.path), source })?;
+            built.push(RouteFilter { name, filter });
+        }
+        let need = built.iter().map(|entry| entry.filter.body_need()).max().unwrap_or(BodyNeed::None);
+        let end = match spec.end {
+            RouteEnd::Endpoint(name) => End::Endpoint(endpoints.get(name.as_str()).cloned().unwrap_or_default()),
+            RouteEnd::Fixed { url, forward_headers } => fixed(&url, forward_headers),
+            RouteEnd::Planned => End::Planned,
+        };
+        let route =
+            Arc::new(Route { name: spec.path.as_str().into(), methods: spec.methods, filters: built, need, end });
+        table.add(&spec.path, &spec.aliases, &route).map_err(|error| {
+            WorldError::Config(vec![Problem::at(format!("routes[{}]", spec.path), error.to_string())])
+        })?;
+    }
+    Ok(table)
+}
+
+fn fixed(url: &http::Uri, forward_headers: Vec<http::HeaderName>) -> End {
+    let tls = url.scheme_str() == Some("https");
+    let host: Arc<str> = url.host().unwrap_or_default().into();
+    let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let upstream = Arc::new(Upstream {
+        label: host.clone(),
+        address: Address::Tcp { host, port, tls },
+        version: HttpVersion::Http1,
+        connect_timeout: FIXED_CONNECT_TIMEOUT,
+    });
+    End::Fixed { upstream, prefix: url.path().trim_end_matches('/').to_owned(), forward_headers }
+}
