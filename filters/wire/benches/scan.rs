@@ -1,0 +1,4 @@
+//! Speed of the request scan.
+fn main() {
+    divan::main();
+}
