@@ -1,1 +1,20 @@
-//! Rewriting of answers: whole JSON bodies and stream chunks.
+//! Rewriting of model answers: whole JSON bodies and the chunks of a stream.
+//!
+//! Only members that name the upstream are touched; every other byte stays as it was received, unknown
+//! members included. Nothing here builds a tree of a document: its top-level members are found as slices,
+//! and the few that matter are read through narrow views.
+//!
+//! Frames are the concern of [`crate::sse`], prices and counters that of the filters.
+
+mod body;
+mod chunk;
+mod delta;
+mod dialects;
+mod members;
+mod usage;
+
+pub use self::body::{NotAnAnswer, RewrittenBody, rewrite_body};
+pub use self::chunk::{Chunk, ChunkKind, Rewritten, Rules, rewrite_chunk};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! The chunks of a stream: what they carry, and what is changed in them.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use dgx_gateway_filter::facts::Usage;
+
+use super::delta::{Progress, read_choices};
+use super::dialects;
+use super::members::{Edit, Member, Members};
+use super::usage::Reported;
+
+/// The data that ends a stream.
+const DONE: &[u8] = b"[DONE]";
+
+/// What a chunk is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ChunkKind {
+    /// Part of the answer, or an event around it.
+    #[default]
+    Content,
+    /// The marker that ends the stream.
+    Done,
+    /// The upstream reports a failure within the stream.
+    Error,
+    /// Not a JSON object; passed on as it is.
+    Other,
+    /// The chunk that reports usage and has no choices.
+    UsageOnly,
+}
+
+/// What one event of a stream says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// What it is.
+    pub kind: ChunkKind,
+    /// Tokens, if the upstream reports them here. A later report replaces an earlier one.
+    pub usage: Option<Usage>,
+    /// Whether a choice states why it ended.
+    pub finished: bool,
+    /// Whether it carries content, reasoning, a tool call, an image or a refusal.
+    pub semantic: bool,
+    /// Bytes of content, reasoning and tool-call arguments, unescaped.
+    pub text_bytes: u64,
+    /// What the call cost, as the upstream reports it, in US dollars as plain decimal text.
+    pub cost_usd: Option<String>,
+}
+
+impl Chunk {
+    fn of_kind(kind: ChunkKind) -> Self {
+        Self { kind, ..Self::default() }
+    }
+}
+
+/// What the chunks of a stream must look like for its client.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The name of the model as the client knows it.
+    pub model: &'a str,
+    /// Whether the client asked for usage.
+    pub client_wants_usage: bool,
+}
+
+/// A chunk that was read and, where the rules demand it, changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// What it says.
+    pub chunk: Chunk,
+    /// The data to send instead; `None` when nothing changes.
+    pub data: Option<Bytes>,
+    /// Whether the client must not see it.
+    pub drop: bool,
+}
+
+/// Reads one chunk and applies the rules to it.
+///
+/// The `model` becomes the one of the rules, a top-level `provider` goes away, and so does a `usage` that
+/// the client did not ask for. All other bytes stay.
+#[must_use]
+pub fn rewrite_chunk(data: &Bytes, rules: &Rules<'_>) -> Rewritten {
+    let Some(members) = Members::parse(data) else {
+        let kind = if data.trim_ascii() == DONE { ChunkKind::Done } else { ChunkKind::Other };
+        return Rewritten { chunk: Chunk::of_kind(kind), data: None, drop: false };
+    };
+    let (chunk, has_choices) = read(&members);
+    if chunk.kind == ChunkKind::UsageOnly && !rules.client_wants_usage {
+        return Rewritten { chunk, data: None, drop: true };
+    }
+    let hide_usage = has_choices && !rules.client_wants_usage;
+    let data = members.edited(|member| edit(member, rules.model, hide_usage)).map(Bytes::from);
+    Rewritten { chunk, data, drop: false }
+}
+
+/// What the chunk says, and whether it has choices.
+fn read(members: &Members<'_>) -> (Chunk, bool) {
+    let usage = members.value("usage");
+    let Reported { usage: tokens, cost_usd } = Reported::read(usage);
+    let choices = members.value("choices").map(|choices| read_choices(choices).unwrap_or((1, Progress::default())));
+    let (count, progress) = choices.unwrap_or_default();
+    let kind = if is_error(members) {
+        ChunkKind::Error
+    } else if choices.is_some() && count == 0 && usage.is_some() {
+        ChunkKind::UsageOnly
+    } else {
+        ChunkKind::Content
+    };
+    let Progress { semantic, finished, text_bytes } = progress;
+    let mut chunk = Chunk { kind, usage: tokens, finished, semantic, text_bytes, cost_usd };
+    if choices.is_none() {
+        dialects::read(members, &mut chunk);
+    }
+    (chunk, count > 0)
+}
+
+/// An `error` member, or the older form of vLLM in which the object itself is one.
+fn is_error(members: &Members<'_>) -> bool {
+    members.value("error").is_some() || members.value("object").is_some_and(|object| object.get() == r#""error""#)
+}
+
+fn edit(member: &Member<'_>, model: &str, hide_usage: bool) -> Edit<'static> {
+    match &*member.name {
+        "model" => model_edit(member.value.get(), model),
+        "provider" => Edit::Remove,
+        "usage" if hide_usage && member.value.get().starts_with('{') => Edit::Remove,
+        _ => Edit::Keep,
+    }
+}
+
+/// The edit that makes `written`, a JSON value, the name of the model.
+pub(super) fn model_edit(written: &str, model: &str) -> Edit<'static> {
+    let name = serde_json::Value::from(model).to_string();
+    if written == name { Edit::Keep } else { Edit::Replace(Cow::Owned(name.into_bytes())) }
+}

@@ -1,0 +1,85 @@
+//! Events of `/v1/messages` and `/v1/responses`, which have no choices.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::chunk::{Chunk, ChunkKind};
+use super::delta::Progress;
+use super::members::Members;
+use super::usage::Reported;
+
+/// Adds what an event without choices says. One without a known `type` adds nothing.
+pub(super) fn read(members: &Members<'_>, chunk: &mut Chunk) {
+    let kind = members.value("type").map_or("", |kind| kind.get().trim_matches('"'));
+    let mut progress = Progress::default();
+    match kind {
+        "error" | "response.failed" => chunk.kind = ChunkKind::Error,
+        "message_start" => adopt_usage(members.value("message"), chunk),
+        "content_block_start" => progress.semantic = starts_a_tool(members.value("content_block")),
+        "content_block_delta" => add_block(members.value("delta"), &mut progress),
+        "message_delta" => progress.finished = has_stop_reason(members.value("delta")),
+        "response.completed" | "response.incomplete" => {
+            progress.finished = true;
+            adopt_usage(members.value("response"), chunk);
+        }
+        kind if kind.starts_with("response.") && kind.ends_with(".delta") => progress.text(members.value("delta")),
+        _ => {}
+    }
+    if chunk.kind == ChunkKind::Content {
+        chunk.semantic |= progress.semantic;
+        chunk.finished |= progress.finished;
+        chunk.text_bytes = chunk.text_bytes.saturating_add(progress.text_bytes);
+    }
+}
+
+#[derive(Deserialize)]
+struct WithUsage<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+fn adopt_usage(value: Option<&RawValue>, chunk: &mut Chunk) {
+    let inner: Option<WithUsage<'_>> = value.and_then(|value| serde_json::from_str(value.get()).ok());
+    let Reported { usage, cost_usd } = Reported::read(inner.and_then(|inner| inner.usage));
+    chunk.usage = chunk.usage.or(usage);
+    chunk.cost_usd = chunk.cost_usd.take().or(cost_usd);
+}
+
+#[derive(Deserialize)]
+struct Block<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+}
+
+fn starts_a_tool(block: Option<&RawValue>) -> bool {
+    let block: Option<Block<'_>> = block.and_then(|block| serde_json::from_str(block.get()).ok());
+    block.and_then(|block| block.kind).is_some_and(|kind| kind.get().contains("tool_use"))
+}
+
+#[derive(Deserialize)]
+struct BlockDelta<'a> {
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    thinking: Option<&'a RawValue>,
+    partial_json: Option<&'a RawValue>,
+}
+
+fn add_block(delta: Option<&RawValue>, progress: &mut Progress) {
+    let delta: Option<BlockDelta<'_>> = delta.and_then(|delta| serde_json::from_str(delta.get()).ok());
+    if let Some(delta) = delta {
+        for text in [delta.text, delta.thinking, delta.partial_json] {
+            progress.text(text);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct MessageDelta<'a> {
+    #[serde(borrow)]
+    stop_reason: Option<&'a RawValue>,
+}
+
+fn has_stop_reason(delta: Option<&RawValue>) -> bool {
+    let delta: Option<MessageDelta<'_>> = delta.and_then(|delta| serde_json::from_str(delta.get()).ok());
+    delta.is_some_and(|delta| delta.stop_reason.is_some())
+}

@@ -1,0 +1,144 @@
+//! The `usage` object in the words of the different upstreams.
+
+use dgx_gateway_filter::facts::Usage;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+mod decimal;
+
+use self::decimal::plain_decimal;
+
+/// What a `usage` object says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reported {
+    pub(super) usage: Option<Usage>,
+    pub(super) cost_usd: Option<String>,
+}
+
+impl Reported {
+    /// Reads the object; one of another shape says nothing.
+    pub(super) fn read(value: Option<&RawValue>) -> Self {
+        let view: Option<View<'_>> = value.and_then(|value| serde_json::from_str(value.get()).ok());
+        view.map_or_else(Self::default, |view| Self { usage: view.usage(), cost_usd: view.cost_usd() })
+    }
+}
+
+/// Values stay raw: a number that is written as `12.0`, or a detail that is `null`, spoils nothing.
+#[derive(Deserialize)]
+struct View<'a> {
+    #[serde(borrow)]
+    prompt_tokens: Option<&'a RawValue>,
+    completion_tokens: Option<&'a RawValue>,
+    total_tokens: Option<&'a RawValue>,
+    prompt_tokens_details: Option<&'a RawValue>,
+    input_tokens: Option<&'a RawValue>,
+    output_tokens: Option<&'a RawValue>,
+    input_tokens_details: Option<&'a RawValue>,
+    cache_read_input_tokens: Option<&'a RawValue>,
+    cache_creation_input_tokens: Option<&'a RawValue>,
+    cost: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Details<'a> {
+    #[serde(borrow)]
+    cached_tokens: Option<&'a RawValue>,
+}
+
+impl View<'_> {
+    fn usage(&self) -> Option<Usage> {
+        let completion = count(self.completion_tokens).or_else(|| count(self.output_tokens));
+        if let Some(prompt) = count(self.prompt_tokens) {
+            return Some(usage(prompt, completion, cached(self.prompt_tokens_details)));
+        }
+        if let Some(input) = count(self.input_tokens) {
+            // Anthropic counts cached tokens beside the input, everybody else within it.
+            let read = count(self.cache_read_input_tokens);
+            let beside = read.unwrap_or(0).saturating_add(count(self.cache_creation_input_tokens).unwrap_or(0));
+            let cached = read.or_else(|| cached(self.input_tokens_details));
+            return Some(usage(input.saturating_add(beside), completion, cached));
+        }
+        // A sum alone comes from embeddings, which write nothing.
+        let prompt = if completion.is_none() { count(self.total_tokens)? } else { 0 };
+        Some(usage(prompt, completion, None))
+    }
+
+    fn cost_usd(&self) -> Option<String> {
+        let text = self.cost?.get();
+        plain_decimal(text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text))
+    }
+}
+
+fn usage(prompt_tokens: u64, completion_tokens: Option<u64>, cached_tokens: Option<u64>) -> Usage {
+    Usage {
+        prompt_tokens,
+        completion_tokens: completion_tokens.unwrap_or(0),
+        cached_tokens: cached_tokens.unwrap_or(0).min(prompt_tokens),
+    }
+}
+
+fn cached(details: Option<&RawValue>) -> Option<u64> {
+    let details: Details<'_> = serde_json::from_str(details?.get()).ok()?;
+    count(details.cached_tokens)
+}
+
+/// A count, also when it is written with a fraction of zero.
+fn count(value: Option<&RawValue>) -> Option<u64> {
+    let text = value?.get();
+    let whole = text.split_once('.').filter(|(_, fraction)| fraction.bytes().all(|digit| digit == b'0'));
+    whole.map_or(text, |(whole, _)| whole).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Reported {
+        Reported::read(Some(serde_json::from_str(text).unwrap()))
+    }
+
+    fn counts(text: &str) -> Option<(u64, u64, u64)> {
+        read(text).usage.map(|usage| (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens))
+    }
+
+    #[test]
+    fn reads_the_counts_of_each_upstream() {
+        for (text, expected) in [
+            (r#"{"prompt_tokens":12,"completion_tokens":2,"total_tokens":14}"#, Some((12, 2, 0))),
+            (
+                r#"{"prompt_tokens":12,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":8}}"#,
+                Some((12, 2, 8)),
+            ),
+            (r#"{"prompt_tokens":12,"completion_tokens":2,"prompt_tokens_details":null}"#, Some((12, 2, 0))),
+            (r#"{"prompt_tokens":5,"total_tokens":5}"#, Some((5, 0, 0))),
+            (r#"{"total_tokens":7}"#, Some((7, 0, 0))),
+            (r#"{"input_tokens":10,"output_tokens":3,"input_tokens_details":{"cached_tokens":4}}"#, Some((10, 3, 4))),
+            (
+                r#"{"input_tokens":10,"cache_read_input_tokens":100,"cache_creation_input_tokens":7,"output_tokens":3}"#,
+                Some((117, 3, 100)),
+            ),
+            // A proxy that translates adds Anthropic's counts to a prompt that holds them already.
+            (
+                r#"{"prompt_tokens":117,"completion_tokens":3,"cache_read_input_tokens":100,"prompt_tokens_details":{"cached_tokens":100}}"#,
+                Some((117, 3, 100)),
+            ),
+            (r#"{"output_tokens":15}"#, Some((0, 15, 0))),
+            (r#"{"prompt_tokens":12.0,"completion_tokens":null}"#, Some((12, 0, 0))),
+            (r#"{"prompt_tokens":-1}"#, None),
+            ("{}", None),
+            ("[]", None),
+            ("3", None),
+        ] {
+            assert_eq!(counts(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_the_cost_as_text() {
+        assert_eq!(read(r#"{"cost":0.00042}"#).cost_usd.as_deref(), Some("0.00042"));
+        assert_eq!(read(r#"{"cost":"0.5"}"#).cost_usd.as_deref(), Some("0.5"));
+        assert_eq!(read(r#"{"cost":1.95e-05}"#).cost_usd.as_deref(), Some("0.0000195"));
+        assert_eq!(read(r#"{"cost":null}"#).cost_usd, None);
+        assert_eq!(read(r#"{"cost":{"total":1}}"#).cost_usd, None);
+    }
+}
