@@ -3,7 +3,6 @@
 //! [`Config::load`] reads the file, expands `${NAME}`, lays the environment over it and reports every problem
 //! at once. Keys that belong to plug-ins stay raw in [`Config::sections`]; their services check them.
 
-mod expand;
 mod route;
 mod server;
 
@@ -11,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::yaml;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
@@ -75,13 +75,10 @@ impl Config {
         };
         let mut problems = Vec::new();
         let (core, sections) = split(document, known, &mut problems);
-        let core: CoreFile = match serde_yaml::from_value(Value::Mapping(core)) {
-            Ok(core) => core,
-            Err(error) => {
-                problems.push(Problem::at("", error.to_string()));
-                CoreFile::default()
-            }
-        };
+        let core: CoreFile = yaml::read(Value::Mapping(core)).unwrap_or_else(|problem| {
+            problems.push(problem);
+            CoreFile::default()
+        });
         let server = Server::check(core.server, ambient, &mut problems);
         let log = LogSettings::check(core.log, ambient, &mut problems);
         let routes = route::check_all(core.routes, "routes", &mut problems);
@@ -122,15 +119,8 @@ fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<PathBuf>, Ma
 }
 
 fn parse(text: &str, path: &Path, ambient: &Ambient) -> Result<Mapping, Vec<Problem>> {
-    let mut document: Value = serde_yaml::from_str(text).map_err(|error| {
-        let mut problem = Problem::at("", error.to_string()).in_file(path);
-        problem.line = error.location().map(|location| location.line());
-        vec![problem]
-    })?;
-    let mut problems = Vec::new();
-    expand::expand(&mut document, "", ambient, &mut problems);
+    let document = yaml::parse(text, path, ambient)?;
     match document {
-        _ if !problems.is_empty() => Err(problems.into_iter().map(|problem| problem.in_file(path)).collect()),
         Value::Mapping(mapping) => Ok(mapping),
         Value::Null => Ok(Mapping::new()),
         _ => Err(vec![Problem::at("", "the top level must be a mapping").in_file(path)]),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::render::ErrorRenderer;
+use dgx_gateway_filter::yaml;
 use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind, Filter, FilterKind, Problem, ServiceKind};
 use serde_yaml::{Mapping, Value};
 
@@ -124,9 +125,5 @@ fn check_filter<F: FilterKind>(parameters: Value) -> Result<BuildFilter, Vec<Pro
 }
 
 fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Vec<Problem>> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let key = if path == "." { String::new() } else { path };
-        vec![Problem::at(key, error.into_inner().to_string())]
-    })
+    yaml::read(value).map_err(|problem| vec![problem])
 }

@@ -116,6 +116,15 @@ pub struct ModelChoice {
     pub stream: bool,
 }
 
+/// What the chosen model can do, for the checks of a request's content. Stated with [`ModelChoice`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModelTraits {
+    /// Whether it takes images.
+    pub image_input: bool,
+    /// Whether image URLs that are no data URIs pass to it.
+    pub accepts_image_url: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@
 //! | [`facts`] | what filters tell each other, as types |
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
-//! | [`ambient`], [`clock`] | environment, files and time, injected |
+//! | [`ambient`], [`clock`], [`yaml`] | environment, time and configuration files, injected |
 
 pub mod ambient;
 pub mod body;
@@ -25,6 +25,7 @@ pub mod filter;
 pub mod health;
 pub mod render;
 pub mod upstream;
+pub mod yaml;
 
 pub use async_trait::async_trait;
 

@@ -1,13 +1,48 @@
-//! `${NAME}` and `${NAME:-default}`, expanded per scalar after parsing, so that a value can never change the
-//! structure of the document.
+//! Reading configuration files: YAML, with `${NAME}` and `${NAME:-default}` expanded per scalar after parsing, so
+//! that a value can never change the structure of the document.
 
-use dgx_gateway_filter::Problem;
-use dgx_gateway_filter::ambient::Ambient;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
 use serde_yaml::Value;
+
+use crate::ambient::Ambient;
+use crate::filter::Problem;
+
+/// Parses a file's text and expands it.
+///
+/// # Errors
+/// The syntax error with its line, or every variable that is not set, each with its key.
+pub fn parse(text: &str, file: &Path, ambient: &Ambient) -> Result<Value, Vec<Problem>> {
+    let mut document: Value = serde_yaml::from_str(text).map_err(|error| {
+        let mut problem = Problem::at("", error.to_string()).in_file(file);
+        problem.line = error.location().map(|location| location.line());
+        vec![problem]
+    })?;
+    let mut problems = Vec::new();
+    expand(&mut document, "", ambient, &mut problems);
+    if problems.is_empty() {
+        Ok(document)
+    } else {
+        Err(problems.into_iter().map(|problem| problem.in_file(file)).collect())
+    }
+}
+
+/// Reads a parsed document into its file shape.
+///
+/// # Errors
+/// What does not fit, with its key.
+pub fn read<T: DeserializeOwned>(document: Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(document).map_err(|error| {
+        let path = error.path().to_string();
+        let key = if path == "." { String::new() } else { path };
+        Problem::at(key, error.into_inner().to_string())
+    })
+}
 
 /// Expands every string scalar below `value`. A scalar that is one reference as a whole takes the type that
 /// its value has in YAML; inside a longer string the value stays text.
-pub(super) fn expand(value: &mut Value, path: &str, ambient: &Ambient, problems: &mut Vec<Problem>) {
+fn expand(value: &mut Value, path: &str, ambient: &Ambient, problems: &mut Vec<Problem>) {
     match value {
         Value::String(text) if text.contains("${") => match expanded(text, ambient) {
             Ok(new) => *value = typed(text, new),
