@@ -1,1 +1,32 @@
-//! Models: catalog, backends, routing, rewriting.
+//! Models: which there are, where they run, and the way of a request to one of them.
+//!
+//! - [`Service`] owns `backends`, `models_file` and `stream`, the [`catalog`] made from them, and the background
+//!   look at the backends ([`discover`]).
+//! - [`Route`] (`models`) chooses the model, states [`ModelChoice`](dgx_gateway_filter::facts::ModelChoice) and
+//!   [`ModelTraits`](dgx_gateway_filter::facts::ModelTraits), makes the plan of attempts, rewrites the request for
+//!   each of them, judges what comes back and rewrites the answer. Hooks: once per request, once per attempt, and
+//!   per piece of the answer.
+//! - [`ListEndpoint`] (`models`) is `GET /v1/models`.
+//!
+//! When no backend answers, the filter refuses with the code of the last failure; it never invents an answer.
+
+mod applied;
+mod attempts;
+mod backend;
+pub mod catalog;
+pub mod discover;
+mod endpoint;
+mod events;
+mod filter;
+mod glob;
+mod judge;
+mod max_tokens;
+mod relay;
+mod service;
+mod settings;
+
+pub use self::backend::{Backend, BackendKind, Domain, Protocol};
+pub use self::endpoint::ListEndpoint;
+pub use self::filter::{Route, RouteConfig};
+pub use self::service::{Models, Service};
+pub use self::settings::{BackendFile, CatalogFile, ModelFile, Settings};

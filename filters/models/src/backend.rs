@@ -1,0 +1,265 @@
+//! Backends: where models run, how they are reached, and what is known of them right now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use dgx_gateway_filter::Problem;
+use dgx_gateway_filter::upstream::{Address, EmbeddedUpstreams, HttpVersion, Upstream};
+use http::{HeaderName, HeaderValue, Uri, header};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::settings::BackendFile;
+
+/// What a backend is; decides defaults.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum BackendKind {
+    Anthropic,
+    Demo,
+    Litellm,
+    Nvidia,
+    Ollama,
+    Openai,
+    Openrouter,
+    Vllm,
+}
+
+/// Where a backend computes.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Domain {
+    /// At a provider.
+    Cloud,
+    /// On own machines.
+    Local,
+}
+
+impl Domain {
+    /// The word in labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// An API that a backend speaks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Protocol {
+    #[default]
+    Chat,
+    Completions,
+    Embeddings,
+    Images,
+    Messages,
+    Rerank,
+    Responses,
+    Speech,
+    Tokenize,
+    Transcription,
+    Translation,
+}
+
+impl Protocol {
+    /// Path below the root of the backend's API.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "/chat/completions",
+            Self::Completions => "/completions",
+            Self::Embeddings => "/embeddings",
+            Self::Images => "/images/generations",
+            Self::Messages => "/messages",
+            Self::Rerank => "/rerank",
+            Self::Responses => "/responses",
+            Self::Speech => "/audio/speech",
+            Self::Tokenize => "/tokenize",
+            Self::Transcription => "/audio/transcriptions",
+            Self::Translation => "/audio/translations",
+        }
+    }
+}
+
+/// One backend.
+#[derive(Debug)]
+pub struct Backend {
+    /// Internal name.
+    pub id: Arc<str>,
+    /// Public name.
+    pub label: Arc<str>,
+    /// Where it computes.
+    pub domain: Domain,
+    /// How it is reached.
+    pub upstream: Arc<Upstream>,
+    /// Path before that of the protocol, without a trailing slash.
+    pub base_path: String,
+    /// Its credential; marked sensitive, so that it is never printed.
+    pub credential: Option<(HeaderName, HeaderValue)>,
+    /// What it speaks.
+    pub protocols: Vec<Protocol>,
+    /// Longest time until the first byte of a stream.
+    pub first_byte_timeout: Duration,
+    /// Whether the last look or request found it alive.
+    up: AtomicBool,
+    /// Requests running on it.
+    in_flight: AtomicI64,
+}
+
+impl Backend {
+    /// Whether it was alive when last seen.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    /// Notes what a look or a request found.
+    pub fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+
+    /// Requests running on it.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// A request begins; ends with the guard.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> Running {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Running(Arc::clone(self))
+    }
+
+    /// Root of its API for probes: scheme, host and port, without a path. `None` for embedded ones.
+    #[must_use]
+    pub fn root(&self) -> Option<String> {
+        match &self.upstream.address {
+            Address::Embedded(_) => None,
+            Address::Tcp { host, port, tls } => Some(format!("{}://{host}:{port}", if *tls { "https" } else { "http" })),
+        }
+    }
+}
+
+/// A request on a backend.
+#[derive(Debug)]
+pub struct Running(Arc<Backend>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Checks one entry of `backends`. `n` is its number within its domain, from 1.
+pub(crate) fn check(file: &BackendFile, key: &str, n: usize, embedded: &EmbeddedUpstreams, problems: &mut Vec<Problem>) -> Option<Backend> {
+    let before = problems.len();
+    let label = file.label.clone().unwrap_or_else(|| format!("{}-{n}", file.domain.as_str()));
+    if !is_label(&label) {
+        problems.push(Problem::at(format!("{key}.label"), "must match ^[a-z][a-z0-9-]{0,31}$"));
+    }
+    let (address, base_path) = address(file, key, embedded, problems)?;
+    let credential = credential(file, key, problems);
+    let connect = milliseconds(file.connect_timeout_ms.unwrap_or(2000), 60_000, &format!("{key}.connect_timeout_ms"), problems);
+    let first_byte = file.first_byte_timeout_seconds.unwrap_or(120);
+    if !(1..=3600).contains(&first_byte) {
+        problems.push(Problem::at(format!("{key}.first_byte_timeout_seconds"), "must be 1 to 3600"));
+    }
+    let label: Arc<str> = label.into();
+    let upstream = Upstream { label: Arc::clone(&label), address, version: HttpVersion::Http1, connect_timeout: connect };
+    (problems.len() == before).then(|| Backend {
+        id: file.id.as_str().into(),
+        label,
+        domain: file.domain,
+        upstream: Arc::new(upstream),
+        base_path,
+        credential,
+        protocols: file.protocols.clone().unwrap_or_else(|| default_protocols(file.kind)),
+        first_byte_timeout: Duration::from_secs(first_byte),
+        up: AtomicBool::new(true),
+        in_flight: AtomicI64::new(0),
+    })
+}
+
+fn default_protocols(kind: BackendKind) -> Vec<Protocol> {
+    use Protocol::{Chat, Completions, Embeddings, Messages, Responses};
+    match kind {
+        BackendKind::Anthropic => vec![Messages],
+        BackendKind::Vllm => vec![Chat, Completions, Embeddings, Responses],
+        _ => vec![Chat, Completions, Embeddings],
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    let mut bytes = label.bytes();
+    label.len() <= 32
+        && bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+fn milliseconds(value: u64, most: u64, key: &str, problems: &mut Vec<Problem>) -> Duration {
+    if !(1..=most).contains(&value) {
+        problems.push(Problem::at(key, format!("must be 1 to {most}")));
+    }
+    Duration::from_millis(value)
+}
+
+fn address(file: &BackendFile, key: &str, embedded: &EmbeddedUpstreams, problems: &mut Vec<Problem>) -> Option<(Address, String)> {
+    if file.kind == BackendKind::Demo {
+        let router = embedded.0.iter().find(|(name, _)| *name == "demo").map(|(_, router)| Arc::clone(router));
+        if router.is_none() {
+            problems.push(Problem::at(format!("{key}.kind"), "this build has no demo backend"));
+        }
+        return router.map(|router| (Address::Embedded(router), "/v1".to_owned()));
+    }
+    let key = format!("{key}.base_url");
+    let Some(text) = &file.base_url else {
+        problems.push(Problem::at(key, "is required"));
+        return None;
+    };
+    match text.parse::<Uri>().ok().and_then(|uri| tcp(&uri)) {
+        Some(found) => Some(found),
+        None => {
+            problems.push(Problem::at(key, "must be an http or https URL without user and query"));
+            None
+        }
+    }
+}
+
+fn tcp(uri: &Uri) -> Option<(Address, String)> {
+    let tls = match uri.scheme_str()? {
+        "http" => false,
+        "https" => true,
+        _ => return None,
+    };
+    if uri.authority()?.as_str().contains('@') || uri.query().is_some() {
+        return None;
+    }
+    let host = uri.host()?.into();
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    Some((Address::Tcp { host, port, tls }, uri.path().trim_end_matches('/').to_owned()))
+}
+
+fn credential(file: &BackendFile, key: &str, problems: &mut Vec<Problem>) -> Option<(HeaderName, HeaderValue)> {
+    let secret = file.api_key.as_deref().filter(|secret| !secret.is_empty())?;
+    let (name, text) = match file.kind {
+        BackendKind::Anthropic => (HeaderName::from_static("x-api-key"), secret.to_owned()),
+        _ => (header::AUTHORIZATION, format!("Bearer {secret}")),
+    };
+    match HeaderValue::from_str(&text) {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            Some((name, value))
+        }
+        Err(_) => {
+            problems.push(Problem::at(format!("{key}.api_key"), "has characters that no header can carry"));
+            None
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Looking at backends: whether they live, and, when nothing is configured, which models they offer.
+//!
+//! Only free requests are made (`GET <base>/models`), never a model call.
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use dgx_gateway_filter::upstream::Address;
+use serde::Deserialize;
+
+use crate::backend::{Backend, BackendKind, Domain};
+use crate::catalog::{Catalog, Entry, Model, ModelKind, discovered, is_slug};
+use crate::service::Models;
+use crate::settings::BackendFile;
+
+/// How often backends are looked at.
+const EVERY: Duration = Duration::from_secs(10);
+/// Longest time for one look.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+/// Largest list of models that is read.
+const MAX_LIST_BYTES: usize = 1024 * 1024;
+/// Most models taken over from one backend.
+const MAX_MODELS: usize = 1000;
+/// Model servers that are looked for on the loopback when nothing is configured: id, kind, usual port.
+const USUAL: [(&str, BackendKind, u16); 3] =
+    [("vllm", BackendKind::Vllm, 8000), ("litellm", BackendKind::Litellm, 4000), ("ollama", BackendKind::Ollama, 11434)];
+
+/// The backends of a gateway without configuration.
+pub(crate) fn usual(litellm_key: Option<String>, demo: bool) -> Vec<BackendFile> {
+    let file = |id: &str, kind, base_url| BackendFile {
+        id: id.to_owned(),
+        label: Some(id.to_owned()),
+        kind,
+        domain: Domain::Local,
+        base_url,
+        api_key: (kind == BackendKind::Litellm).then(|| litellm_key.clone()).flatten(),
+        protocols: None,
+        connect_timeout_ms: None,
+        first_byte_timeout_seconds: None,
+        enabled: None,
+    };
+    let found = USUAL.map(|(id, kind, port)| file(id, kind, Some(format!("http://127.0.0.1:{port}/v1"))));
+    found.into_iter().chain(demo.then(|| file("demo", BackendKind::Demo, None))).collect()
+}
+
+/// Puts the models of embedded backends into the catalog; they are there from the first moment.
+pub(crate) fn offer_embedded(service: &Models) {
+    let catalog = service.catalog.load_full();
+    for backend in &catalog.backends {
+        let embedded = matches!(backend.upstream.address, Address::Embedded(_));
+        backend.set_up(embedded);
+        if embedded {
+            service.catalog.store(Arc::new(with_models(&service.catalog.load(), backend, &demo_models())));
+        }
+    }
+}
+
+fn demo_models() -> Vec<String> {
+    vec!["demo".to_owned(), "demo-embed".to_owned()]
+}
+
+/// Looks at all backends again and again. With `take_over` their models become the catalog.
+pub async fn watch(service: Arc<Models>, take_over: bool) {
+    let client = match reqwest::Client::builder().timeout(LOOK_TIMEOUT).redirect(reqwest::redirect::Policy::none()).no_proxy().build() {
+        Ok(client) => client,
+        Err(error) => return tracing::error!(%error, "backends cannot be looked at"),
+    };
+    loop {
+        let backends = service.catalog.load().backends.clone();
+        for backend in &backends {
+            look(&service, &client, backend, take_over).await;
+        }
+        *service.looked_at.write().unwrap_or_else(PoisonError::into_inner) = Some(service.clock.wall());
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn look(service: &Models, client: &reqwest::Client, backend: &Arc<Backend>, take_over: bool) {
+    // embedded backends live as long as the process; a look at a provider over TLS is left to live traffic
+    if let Some(root) = backend.root().filter(|root| root.starts_with("http://")) {
+        let was_up = backend.is_up();
+        let listed = list(client, backend, &format!("{root}{}/models", backend.base_path)).await;
+        backend.set_up(listed.is_ok());
+        match listed {
+            Ok(models) if take_over => {
+                let models: Vec<String> = models.into_iter().filter(|id| is_slug(id)).take(MAX_MODELS).collect();
+                if !was_up {
+                    tracing::info!(backend.label = %backend.label, models = models.len(), "backend found");
+                }
+                service.catalog.store(Arc::new(with_models(&service.catalog.load(), backend, &models)));
+            }
+            Ok(_) if !was_up => tracing::info!(backend.label = %backend.label, "backend is up"),
+            Ok(_) => {}
+            Err(reason) if was_up => tracing::warn!(backend.label = %backend.label, reason, "backend is down"),
+            Err(_) => {}
+        }
+    }
+    service.metrics.seen(&backend.label, backend.domain.as_str(), backend.is_up(), backend.in_flight());
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    data: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    id: String,
+}
+
+async fn list(client: &reqwest::Client, backend: &Backend, url: &str) -> Result<Vec<String>, &'static str> {
+    let mut request = client.get(url);
+    if let Some((name, value)) = &backend.credential {
+        request = request.header(name, value);
+    }
+    let mut response = request.send().await.map_err(|_| "no connection")?;
+    match response.status().as_u16() {
+        200..=299 => {}
+        // alive, but it wants a credential that we do not have
+        401 | 403 => return Ok(Vec::new()),
+        _ => return Err("unexpected status"),
+    }
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await.map_err(|_| "the list broke off")? {
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_LIST_BYTES {
+            return Err("the list is too long");
+        }
+    }
+    serde_json::from_slice::<List>(&body).map(|list| list.data.into_iter().map(|model| model.id).collect()).map_err(|_| "the list is not JSON")
+}
+
+/// The catalog with exactly these models of a backend; what other backends offer first stays theirs.
+fn with_models(catalog: &Catalog, backend: &Arc<Backend>, ids: &[String]) -> Catalog {
+    let offered: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    let ours = |model: &Model| model.route.iter().any(|entry| Arc::ptr_eq(&entry.backend, backend));
+    let mut models: Vec<Model> = Vec::new();
+    let mut kept: HashSet<Arc<str>> = HashSet::new();
+    for model in catalog.models() {
+        if !ours(model) || offered.contains(&*model.alias) {
+            kept.insert(Arc::clone(&model.alias));
+            let entry = model.route.first().map(|entry| Entry::new(Arc::clone(&entry.backend), Arc::clone(&entry.model), entry.max_model_len));
+            models.extend(entry.map(|entry| discovered(&model.alias, model.kind, entry)));
+        }
+    }
+    for id in ids.iter().filter(|id| !kept.contains(id.as_str())) {
+        models.push(discovered(id, kind_of(id), Entry::new(Arc::clone(backend), id.as_str().into(), None)));
+    }
+    Catalog::new(models, catalog.backends.clone())
+}
+
+/// Model lists do not say what a model does; names of embedding models mostly do.
+fn kind_of(id: &str) -> ModelKind {
+    let id = id.to_ascii_lowercase();
+    if id.contains("embed") || id.contains("bge-") || id.contains("e5-") { ModelKind::Embedding } else { ModelKind::Chat }
+}

@@ -1,0 +1,62 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use dgx_gateway_filter::facts::Principal;
+use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind, ErrorCode, Facts, FilterError};
+use serde::Serialize;
+
+use crate::catalog::{Model, allowed};
+use crate::service::Models;
+
+/// The endpoint kind `models`.
+pub struct ListEndpoint;
+
+impl EndpointKind for ListEndpoint {
+    const NAME: &'static str = "models";
+
+    fn build(env: &BuildEnv) -> Result<Router, BuildError> {
+        let service = env.service::<Models>()?;
+        Ok(Router::new().route("/v1/models", get(list)).route("/v1/models/{*id}", get(one)).with_state(service))
+    }
+}
+
+#[derive(Serialize)]
+struct List {
+    object: &'static str,
+    data: Vec<Item>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    id: Arc<str>,
+    object: &'static str,
+    created: i64,
+    owned_by: String,
+}
+
+fn item(model: &Model) -> Item {
+    Item { id: Arc::clone(&model.alias), object: "model", created: model.created, owned_by: model.vendor.clone() }
+}
+
+async fn list(State(service): State<Arc<Models>>, Extension(facts): Extension<Facts>) -> Json<List> {
+    let principal = facts.get::<Principal>();
+    let catalog = service.catalog.load();
+    let usable = catalog.models().iter().filter(|model| allowed(&model.alias, &model.alias, principal));
+    Json(List { object: "list", data: usable.map(|model| item(model)).collect() })
+}
+
+async fn one(
+    State(service): State<Arc<Models>>,
+    Extension(facts): Extension<Facts>,
+    Path(id): Path<String>,
+) -> Result<Json<Item>, FilterError> {
+    let catalog = service.catalog.load();
+    let found = catalog.find(&id).filter(|model| allowed(&model.alias, &id, facts.get::<Principal>()));
+    found.map(|model| Json(item(model))).ok_or_else(|| {
+        FilterError::client(ErrorCode::ModelNotFound, "There is no such model. See GET /v1/models.").param("path.id")
+    })
+}

@@ -1,0 +1,186 @@
+//! A stream on its way to the client: events in, events out.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use dgx_gateway_filter::facts::Usage;
+use dgx_gateway_filter::{ErrorCode, FilterError};
+use dgx_gateway_wire::answer::{ChunkKind, Rules, later_usage, rewrite_chunk};
+use dgx_gateway_wire::sse::{Event, Framer, encode};
+
+/// Longest event that is passed on: an image in one event fits.
+const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
+
+/// Rewrites the stream of one attempt.
+pub(crate) struct Relay {
+    framer: Framer,
+    model: Arc<str>,
+    client_wants_usage: bool,
+    /// Events before the first one that means something; they leave with it.
+    held: BytesMut,
+    begun: bool,
+    finished: bool,
+    done: bool,
+    usage: Option<Usage>,
+}
+
+impl Relay {
+    pub(crate) fn new(model: Arc<str>, client_wants_usage: bool) -> Self {
+        Self {
+            framer: Framer::new(MAX_EVENT_BYTES),
+            model,
+            client_wants_usage,
+            held: BytesMut::new(),
+            begun: false,
+            finished: false,
+            done: false,
+            usage: None,
+        }
+    }
+
+    /// What the upstream reported so far.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// Takes a piece and gives what can leave. An error means that the stream is of no use from here on.
+    pub(crate) fn push(&mut self, piece: Option<Bytes>, end: bool) -> Result<Option<Bytes>, FilterError> {
+        let mut out = Out::default();
+        if let Some(piece) = piece {
+            self.framer.push(piece);
+            while let Some(event) = self.framer.next_event() {
+                let event = event.map_err(|error| unusable().source(error))?;
+                self.event(&event, &mut out)?;
+            }
+        }
+        if end {
+            while let Some(event) = self.framer.finish() {
+                self.event(&event, &mut out)?;
+            }
+            if !self.finished && !self.done {
+                return Err(unusable());
+            }
+        }
+        Ok(out.take())
+    }
+
+    fn event(&mut self, event: &Event, out: &mut Out) -> Result<(), FilterError> {
+        if event.is_comment || self.done {
+            return Ok(());
+        }
+        let rules = Rules { model: &self.model, client_wants_usage: self.client_wants_usage };
+        let rewritten = rewrite_chunk(&event.data, &rules);
+        let chunk = rewritten.chunk;
+        self.usage = later_usage(self.usage, chunk.usage);
+        match chunk.kind {
+            ChunkKind::Error => return Err(unusable()),
+            ChunkKind::Done => {
+                self.done = true;
+                // a marker after nothing is no answer
+                if !self.finished && !self.begun {
+                    return Err(unusable());
+                }
+            }
+            ChunkKind::Content | ChunkKind::Other | ChunkKind::UsageOnly => self.finished |= chunk.finished,
+        }
+        if rewritten.drop {
+            return Ok(());
+        }
+        let bytes = match rewritten.data {
+            None => event.raw.clone(),
+            Some(data) => encode(event.name.as_deref(), &data),
+        };
+        if self.begun || chunk.semantic || chunk.finished || self.done {
+            self.begun = true;
+            out.push(self.held.split().freeze());
+            out.push(bytes);
+        } else {
+            self.held.put(bytes);
+        }
+        Ok(())
+    }
+}
+
+fn unusable() -> FilterError {
+    FilterError::upstream(ErrorCode::UpstreamError, "The upstream broke off its answer.")
+}
+
+/// Events that leave together: one stays as it is, several are joined.
+#[derive(Default)]
+struct Out {
+    first: Option<Bytes>,
+    joined: BytesMut,
+}
+
+impl Out {
+    fn push(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.first.take() {
+            None if self.joined.is_empty() => self.first = Some(bytes),
+            None => self.joined.extend_from_slice(&bytes),
+            Some(first) => {
+                self.joined.extend_from_slice(&first);
+                self.joined.extend_from_slice(&bytes);
+            }
+        }
+    }
+
+    fn take(self) -> Option<Bytes> {
+        self.first.or_else(|| (!self.joined.is_empty()).then(|| self.joined.freeze()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: &str = concat!(
+        ": comment\n\n",
+        "data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n",
+        "data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hé\"},\"finish_reason\":null}]}\n\n",
+        "data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
+        "data: {\"model\":\"up\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4}}\n\n",
+        "data: [DONE]\n\n",
+    );
+
+    fn run(stream: &str, step: usize, usage: bool) -> Result<(String, Option<Usage>), FilterError> {
+        let mut relay = Relay::new("slug".into(), usage);
+        let mut out = Vec::new();
+        for piece in stream.as_bytes().chunks(step) {
+            out.extend(relay.push(Some(Bytes::copy_from_slice(piece)), false)?.unwrap_or_default());
+        }
+        out.extend(relay.push(None, true)?.unwrap_or_default());
+        Ok((String::from_utf8(out).unwrap(), relay.usage()))
+    }
+
+    #[test]
+    fn rewrites_the_model_hides_usage_and_drops_comments_however_the_stream_is_cut() {
+        let (expected, usage) = run(STREAM, STREAM.len(), false).unwrap();
+        assert!(!expected.contains("\"up\"") && !expected.contains("usage") && !expected.contains("comment"));
+        assert_eq!(expected.matches("data: ").count(), 4);
+        assert_eq!(usage.unwrap().prompt_tokens, 3);
+        for step in 1..STREAM.len() {
+            assert_eq!(run(STREAM, step, false).unwrap().0, expected, "step {step}");
+        }
+        assert!(run(STREAM, 7, true).unwrap().0.contains("\"prompt_tokens\":3"));
+    }
+
+    #[test]
+    fn nothing_leaves_before_the_first_event_that_means_something() {
+        let mut relay = Relay::new("slug".into(), false);
+        let role = &STREAM[..STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap()];
+        assert_eq!(relay.push(Some(Bytes::copy_from_slice(role.as_bytes())), false).unwrap(), None);
+        let left = relay.push(Some(Bytes::copy_from_slice(&STREAM.as_bytes()[role.len()..])), false).unwrap().unwrap();
+        assert_eq!(String::from_utf8(left.to_vec()).unwrap().matches("\"role\"").count(), 1);
+    }
+
+    #[test]
+    fn a_stream_without_a_finish_is_an_error_and_one_without_a_marker_is_complete() {
+        let cut = &STREAM[..STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},").unwrap()];
+        assert_eq!(run(cut, 11, false).unwrap_err().code, ErrorCode::UpstreamError);
+        let unmarked = STREAM.strip_suffix("data: [DONE]\n\n").unwrap();
+        assert!(run(unmarked, 11, false).is_ok());
+    }
+}

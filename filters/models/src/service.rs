@@ -1,0 +1,217 @@
+//! The service: settings checked, the catalog built, the backends watched.
+
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::clock::Clock;
+use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
+use dgx_gateway_filter::upstream::EmbeddedUpstreams;
+use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
+use dgx_gateway_wire::errors::sanitize::Sanitizer;
+
+use crate::backend::{self, Backend, BackendKind, Domain, Protocol};
+use crate::catalog::{self, Catalog};
+use crate::discover;
+use crate::events::Metrics;
+use crate::settings::{BackendFile, CatalogFile, Settings};
+
+/// Default of `models_file`.
+const MODELS_FILE: &str = "conf/models.yaml";
+
+/// Everything the filter and the endpoint need.
+pub struct Models {
+    /// The catalog as it is now.
+    pub catalog: ArcSwap<Catalog>,
+    pub(crate) sanitizer: ArcSwap<Sanitizer>,
+    pub(crate) stream: StreamLimits,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) looked_at: RwLock<Option<SystemTime>>,
+}
+
+impl std::fmt::Debug for Models {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Models").finish_non_exhaustive()
+    }
+}
+
+/// Time limits of streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamLimits {
+    pub idle: Duration,
+    pub total: Duration,
+}
+
+/// Checked settings.
+pub struct Checked {
+    backends: Vec<BackendFile>,
+    models: CatalogFile,
+    models_file: PathBuf,
+    stream: StreamLimits,
+    litellm_key: Option<String>,
+}
+
+/// The kind.
+pub struct Service;
+
+impl ServiceKind for Service {
+    const NAME: &'static str = "models";
+    const KEYS: &'static [&'static str] = &["backends", "models_file", "stream"];
+    type Settings = Settings;
+    type Checked = Checked;
+
+    fn check(settings: Settings, ambient: &Ambient) -> Result<Checked, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let models_file = settings.models_file.unwrap_or_else(|| PathBuf::from(MODELS_FILE));
+        let models = read_models(&models_file, ambient, &mut problems);
+        // checked against a stand-in for the embedded services, which only exist once the process is built
+        let stand_in = EmbeddedUpstreams(vec![("demo", Arc::default())]);
+        let backends = backends(&settings.backends, &stand_in, &mut problems);
+        let mut in_models = Vec::new();
+        catalog::models(models.clone(), &backends, &mut in_models);
+        problems.extend(in_models.into_iter().map(|problem| problem.in_file(&models_file)));
+        let stream = stream(settings.stream, &mut problems);
+        if problems.is_empty() {
+            let litellm_key = ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
+            Ok(Checked { backends: settings.backends, models, models_file, stream, litellm_key })
+        } else {
+            Err(problems)
+        }
+    }
+
+    fn build(checked: Checked, env: &mut BuildEnv) -> Result<(), BuildError> {
+        let embedded = env.service::<EmbeddedUpstreams>().unwrap_or_default();
+        let mut problems = Vec::new();
+        let configured = !checked.backends.is_empty();
+        let files = if configured { checked.backends } else { discover::usual(checked.litellm_key, !embedded.0.is_empty()) };
+        let backends = backends(&files, &embedded, &mut problems);
+        let models = catalog::models(checked.models, &backends, &mut problems);
+        if let Some(problem) = problems.first() {
+            // the check passed; what is left is a build without the embedded service that the file names
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, problem.to_string());
+            return Err(BuildError::Io { path: checked.models_file, source });
+        }
+        let hosts = backends.iter().filter_map(|backend| backend.root()).map(|root| host_of(&root));
+        let ids = backends.iter().map(|backend| backend.id.to_string());
+        let service = Arc::new(Models {
+            sanitizer: ArcSwap::from_pointee(Sanitizer::new(hosts.collect::<Vec<_>>(), ids.collect::<Vec<_>>())),
+            catalog: ArcSwap::from_pointee(Catalog::new(models, backends)),
+            stream: checked.stream,
+            metrics: Metrics::register(&env.metrics)?,
+            clock: Arc::clone(&env.clock),
+            looked_at: RwLock::new(None),
+        });
+        if !configured {
+            discover::offer_embedded(&service);
+        }
+        env.health.add(Arc::clone(&service) as Arc<dyn HealthSource>);
+        env.provide(Arc::clone(&service));
+        env.spawn("look at backends", discover::watch(service, !configured));
+        Ok(())
+    }
+}
+
+fn host_of(root: &str) -> String {
+    let rest = root.split_once("://").map_or(root, |(_, rest)| rest);
+    rest.rsplit_once(':').map_or(rest, |(host, _)| host).to_owned()
+}
+
+fn read_models(file: &PathBuf, ambient: &Ambient, problems: &mut Vec<Problem>) -> CatalogFile {
+    let empty = CatalogFile { version: 1, models: Vec::new() };
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return empty,
+        Err(error) => {
+            problems.push(Problem::at("", format!("cannot be read: {error}")).in_file(file));
+            return empty;
+        }
+    };
+    match yaml::parse(&text, file, ambient).and_then(|value| yaml::read(value).map_err(|problem| vec![problem.in_file(file)])) {
+        Ok(models) => models,
+        Err(found) => {
+            problems.extend(found);
+            empty
+        }
+    }
+}
+
+fn backends(files: &[BackendFile], embedded: &EmbeddedUpstreams, problems: &mut Vec<Problem>) -> Vec<Arc<Backend>> {
+    let (mut local, mut cloud) = (0, 0);
+    let mut built: Vec<Arc<Backend>> = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let key = format!("backends[{index}]");
+        let n = match file.domain {
+            Domain::Local => &mut local,
+            Domain::Cloud => &mut cloud,
+        };
+        *n += 1;
+        let Some(backend) = backend::check(file, &key, *n, embedded, problems) else { continue };
+        if built.iter().any(|known| known.id == backend.id) {
+            problems.push(Problem::at(format!("{key}.id"), "stands twice"));
+        }
+        if built.iter().any(|known| known.label == backend.label) {
+            problems.push(Problem::at(format!("{key}.label"), "stands twice"));
+        }
+        if file.enabled.unwrap_or(true) {
+            built.push(Arc::new(backend));
+        }
+    }
+    built
+}
+
+fn stream(file: crate::settings::StreamFile, problems: &mut Vec<Problem>) -> StreamLimits {
+    for (key, value) in [("stream.idle_timeout_seconds", file.idle_timeout_seconds), ("stream.max_seconds", file.max_seconds)] {
+        if !(1..=86_400).contains(&value) {
+            problems.push(Problem::at(key, "must be 1 to 86400"));
+        }
+    }
+    StreamLimits { idle: Duration::from_secs(file.idle_timeout_seconds), total: Duration::from_secs(file.max_seconds) }
+}
+
+impl Models {
+    fn chat_backends(&self) -> Vec<Arc<Backend>> {
+        let catalog = self.catalog.load();
+        let mut found: Vec<Arc<Backend>> = Vec::new();
+        for entry in catalog.models().iter().flat_map(|model| &model.route) {
+            if entry.backend.protocols.contains(&Protocol::Chat) && !found.iter().any(|known| Arc::ptr_eq(known, &entry.backend)) {
+                found.push(Arc::clone(&entry.backend));
+            }
+        }
+        found
+    }
+}
+
+impl HealthSource for Models {
+    fn limitations(&self) -> Vec<Limitation> {
+        let backends = self.chat_backends();
+        if !backends.iter().any(|backend| backend.is_up()) {
+            return vec![Limitation { reason: "compute capacity unavailable", severity: Severity::Unready }];
+        }
+        let mut worst = None;
+        for domain in [Domain::Local, Domain::Cloud] {
+            let of_domain = || backends.iter().filter(|backend| backend.domain == domain);
+            let down = of_domain().filter(|backend| !backend.is_up()).count();
+            let severity = match down {
+                0 => continue,
+                down if down == of_domain().count() => Severity::Impaired,
+                _ => Severity::Degraded,
+            };
+            worst = worst.max(Some(severity));
+        }
+        worst.map(|severity| Limitation { reason: "compute capacity limited", severity }).into_iter().collect()
+    }
+
+    fn checked_at(&self) -> Option<SystemTime> {
+        *self.looked_at.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl BackendKind {
+    /// What a server of this kind is looked at with: cheap, and never a model call.
+    pub(crate) fn probe_path(self) -> &'static str {
+        "/v1/models"
+    }
+}
