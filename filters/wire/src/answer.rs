@@ -14,7 +14,7 @@ mod members;
 mod usage;
 
 pub use self::body::{NotAnAnswer, RewrittenBody, rewrite_body};
-pub use self::chunk::{Chunk, ChunkKind, Rewritten, Rules, rewrite_chunk};
+pub use self::chunk::{Chunk, ChunkKind, Rewritten, Rules, later_usage, rewrite_chunk};
 
 #[cfg(test)]
 mod tests;

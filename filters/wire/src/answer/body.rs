@@ -5,8 +5,8 @@ use dgx_gateway_filter::facts::Usage;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::chunk::model_edit;
-use super::members::{Edit, Members};
+use super::chunk::name_edit;
+use super::members::Members;
 use super::usage::Reported;
 
 /// Members of which an answer has at least one that is not empty.
@@ -44,11 +44,7 @@ pub fn rewrite_body(body: &[u8], model: &str) -> Result<RewrittenBody, NotAnAnsw
         return Err(NotAnAnswer { status });
     }
     let Reported { usage, cost_usd } = Reported::read(members.value("usage"));
-    let edited = members.edited(|member| match &*member.name {
-        "model" => model_edit(member.value.get(), model),
-        "provider" => Edit::Remove,
-        _ => Edit::Keep,
-    });
+    let edited = members.edited(|member| name_edit(member, model));
     let body = edited.map_or_else(|| Bytes::copy_from_slice(body), Bytes::from);
     Ok(RewrittenBody { body, usage, cost_usd })
 }
@@ -80,5 +76,71 @@ impl Status<'_> {
     fn number(&self) -> Option<u16> {
         let numbers = [self.code, self.status].into_iter().flatten().filter_map(|value| value.get().parse().ok());
         numbers.into_iter().find(|number| (400..=599).contains(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(body: &str) -> RewrittenBody {
+        rewrite_body(body.as_bytes(), "my-model").unwrap()
+    }
+
+    #[test]
+    fn a_chat_answer_names_the_slug() {
+        let answer = rewritten(
+            r#"{"id":"gen-1", "provider":"P", "model":"up/x","choices":[{"message":{"content":"a","model":"k"}}],"usage":{"prompt_tokens":12,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":3},"cost":1e-3}}"#,
+        );
+        assert_eq!(
+            answer.body,
+            r#"{"id":"gen-1", "model":"my-model","choices":[{"message":{"content":"a","model":"k"}}],"usage":{"prompt_tokens":12,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":3},"cost":1e-3}}"#
+        );
+        assert_eq!(answer.usage, Some(Usage { prompt_tokens: 12, completion_tokens: 2, cached_tokens: 3 }));
+        assert_eq!(answer.cost_usd.as_deref(), Some("0.001"));
+    }
+
+    #[test]
+    fn an_answer_that_is_right_keeps_every_byte() {
+        for body in [r#" {"model":"my-model" ,"choices":[ ]} "#, "{}", r#"{"text":"spoken"}"#] {
+            assert_eq!(rewritten(body).body, body);
+        }
+    }
+
+    #[test]
+    fn megabytes_of_numbers_pass_unread() {
+        let numbers = vec!["-0.012345678"; 300_000].join(",");
+        let body = format!(
+            r#"{{"object":"list","data":[{{"object":"embedding","index":0,"embedding":[{numbers}]}}],"model":"m","usage":{{"prompt_tokens":4,"total_tokens":4}}}}"#
+        );
+        let answer = rewritten(&body);
+        assert_eq!(answer.body, body.replace("\"m\"", "\"my-model\""));
+        assert_eq!(answer.usage, Some(Usage { prompt_tokens: 4, ..Usage::default() }));
+    }
+
+    #[test]
+    fn an_error_is_no_answer() {
+        for (body, status) in [
+            ("", None),
+            ("<html>", None),
+            ("[]", None),
+            (r#"{"choices":[}"#, None),
+            (r#"{"error":{"code":429,"message":"x"}}"#, Some(429)),
+            (r#"{"error":{"code":"rate_limit","status":503}}"#, Some(503)),
+            (r#"{"error":{"code":200,"status":"UNAVAILABLE"},"choices":[]}"#, None),
+            (r#"{"error":{"code":600}}"#, None),
+            (r#"{"error":{"code":400.0}}"#, None),
+            (r#"{"error":"x","choices":null}"#, None),
+            (r#"{"object":"error","message":"x","code":404}"#, Some(404)),
+        ] {
+            assert_eq!(rewrite_body(body.as_bytes(), "m"), Err(NotAnAnswer { status }), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_answer_may_mention_an_error() {
+        for body in [r#"{"error":null}"#, r#"{"error":{"code":500},"choices":[{}]}"#, r#"{"error":"x","data":[1]}"#] {
+            assert_eq!(rewritten(body).body, body);
+        }
     }
 }

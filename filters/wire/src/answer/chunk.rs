@@ -1,7 +1,5 @@
 //! The chunks of a stream: what they carry, and what is changed in them.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use dgx_gateway_filter::facts::Usage;
 
@@ -34,7 +32,7 @@ pub enum ChunkKind {
 pub struct Chunk {
     /// What it is.
     pub kind: ChunkKind,
-    /// Tokens, if the upstream reports them here. A later report replaces an earlier one.
+    /// Tokens, if the upstream reports them here. Reports of one stream add up to nothing: take [`later_usage`].
     pub usage: Option<Usage>,
     /// Whether a choice states why it ended.
     pub finished: bool,
@@ -44,6 +42,19 @@ pub struct Chunk {
     pub text_bytes: u64,
     /// What the call cost, as the upstream reports it, in US dollars as plain decimal text.
     pub cost_usd: Option<String>,
+}
+
+/// What two reports of the same stream say together: of each count the larger one.
+///
+/// Counts only grow within a stream, and an upstream may report the prompt first and the answer last.
+#[must_use]
+pub fn later_usage(earlier: Option<Usage>, later: Option<Usage>) -> Option<Usage> {
+    let (Some(one), Some(other)) = (earlier, later) else { return later.or(earlier) };
+    Some(Usage {
+        prompt_tokens: one.prompt_tokens.max(other.prompt_tokens),
+        completion_tokens: one.completion_tokens.max(other.completion_tokens),
+        cached_tokens: one.cached_tokens.max(other.cached_tokens),
+    })
 }
 
 impl Chunk {
@@ -75,7 +86,8 @@ pub struct Rewritten {
 /// Reads one chunk and applies the rules to it.
 ///
 /// The `model` becomes the one of the rules, a top-level `provider` goes away, and so does a `usage` that
-/// the client did not ask for. All other bytes stay.
+/// the client did not ask for. Events of `/v1/messages` and `/v1/responses` that wrap a whole answer are
+/// treated alike within it. All other bytes stay.
 #[must_use]
 pub fn rewrite_chunk(data: &Bytes, rules: &Rules<'_>) -> Rewritten {
     let Some(members) = Members::parse(data) else {
@@ -87,7 +99,13 @@ pub fn rewrite_chunk(data: &Bytes, rules: &Rules<'_>) -> Rewritten {
         return Rewritten { chunk, data: None, drop: true };
     }
     let hide_usage = has_choices && !rules.client_wants_usage;
-    let data = members.edited(|member| edit(member, rules.model, hide_usage)).map(Bytes::from);
+    let inner = dialects::member_with_model(&members);
+    let data = members.edited(|member| match &*member.name {
+        "usage" if hide_usage && member.value.get().starts_with('{') => Edit::Remove,
+        name if inner == Some(name) => inner_edit(member, rules.model),
+        _ => name_edit(member, rules.model),
+    });
+    let data = data.map(Bytes::from);
     Rewritten { chunk, data, drop: false }
 }
 
@@ -117,17 +135,24 @@ fn is_error(members: &Members<'_>) -> bool {
     members.value("error").is_some() || members.value("object").is_some_and(|object| object.get() == r#""error""#)
 }
 
-fn edit(member: &Member<'_>, model: &str, hide_usage: bool) -> Edit<'static> {
+/// Hides what names the upstream.
+pub(super) fn name_edit(member: &Member<'_>, model: &str) -> Edit {
     match &*member.name {
         "model" => model_edit(member.value.get(), model),
         "provider" => Edit::Remove,
-        "usage" if hide_usage && member.value.get().starts_with('{') => Edit::Remove,
         _ => Edit::Keep,
     }
 }
 
-/// The edit that makes `written`, a JSON value, the name of the model.
-pub(super) fn model_edit(written: &str, model: &str) -> Edit<'static> {
+/// Hides what names the upstream in an object one level down.
+fn inner_edit(member: &Member<'_>, model: &str) -> Edit {
+    let inner = Members::parse(member.value.get().as_bytes());
+    let edited = inner.and_then(|inner| inner.edited(|member| name_edit(member, model)));
+    edited.map_or(Edit::Keep, Edit::Replace)
+}
+
+/// Makes `written`, a JSON value, the name of the model.
+fn model_edit(written: &str, model: &str) -> Edit {
     let name = serde_json::Value::from(model).to_string();
-    if written == name { Edit::Keep } else { Edit::Replace(Cow::Owned(name.into_bytes())) }
+    if written == name { Edit::Keep } else { Edit::Replace(name.into_bytes()) }
 }

@@ -10,7 +10,7 @@ use super::usage::Reported;
 
 /// Adds what an event without choices says. One without a known `type` adds nothing.
 pub(super) fn read(members: &Members<'_>, chunk: &mut Chunk) {
-    let kind = members.value("type").map_or("", |kind| kind.get().trim_matches('"'));
+    let kind = kind_of(members);
     let mut progress = Progress::default();
     match kind {
         "error" | "response.failed" => chunk.kind = ChunkKind::Error,
@@ -30,6 +30,19 @@ pub(super) fn read(members: &Members<'_>, chunk: &mut Chunk) {
         chunk.finished |= progress.finished;
         chunk.text_bytes = chunk.text_bytes.saturating_add(progress.text_bytes);
     }
+}
+
+/// The member of an event that holds a whole answer with the name of its model.
+pub(super) fn member_with_model(members: &Members<'_>) -> Option<&'static str> {
+    match kind_of(members) {
+        "message_start" => Some("message"),
+        kind if kind.starts_with("response.") => Some("response"),
+        _ => None,
+    }
+}
+
+fn kind_of<'a>(members: &Members<'a>) -> &'a str {
+    members.value("type").map_or("", |kind| kind.get().trim_matches('"'))
 }
 
 #[derive(Deserialize)]

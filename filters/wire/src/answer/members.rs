@@ -26,11 +26,11 @@ pub(super) struct Members<'a> {
 }
 
 /// What becomes of a member.
-pub(super) enum Edit<'a> {
+pub(super) enum Edit {
     Keep,
     Remove,
     /// The value is replaced by this JSON.
-    Replace(Cow<'a, [u8]>),
+    Replace(Vec<u8>),
 }
 
 impl<'a> Members<'a> {
@@ -49,8 +49,8 @@ impl<'a> Members<'a> {
     }
 
     /// The object after `edit` has seen each member; `None` when all were kept.
-    pub(super) fn edited<'e>(&self, edit: impl Fn(&Member<'a>) -> Edit<'e>) -> Option<Vec<u8>> {
-        let edits: Vec<Edit<'e>> = self.members.iter().map(edit).collect();
+    pub(super) fn edited(&self, edit: impl Fn(&Member<'a>) -> Edit) -> Option<Vec<u8>> {
+        let edits: Vec<Edit> = self.members.iter().map(edit).collect();
         if edits.iter().all(|edit| matches!(edit, Edit::Keep)) {
             return None;
         }
@@ -87,7 +87,7 @@ impl Output<'_> {
         self.bytes.extend_from_slice(self.text.get(range).unwrap_or_default());
     }
 
-    fn member(&mut self, member: &Member<'_>, edit: &Edit<'_>) {
+    fn member(&mut self, member: &Member<'_>, edit: &Edit) {
         let Range { start, end } = member.span;
         match edit {
             Edit::Replace(value) => {
@@ -172,7 +172,7 @@ mod tests {
     fn replaces_a_value_only() {
         let members = Members::parse(br#"{"a" : [1] , "b":2}"#).unwrap();
         let edit = |member: &Member<'_>| match &*member.name {
-            "a" => Edit::Replace(Cow::Borrowed(b"\"x\"".as_slice())),
+            "a" => Edit::Replace(b"\"x\"".to_vec()),
             _ => Edit::Keep,
         };
         assert_eq!(members.edited(edit).unwrap(), br#"{"a" : "x" , "b":2}"#);

@@ -72,9 +72,9 @@ fn is_context_length(statement: &Statement) -> bool {
     has_one(statement, &CODES, &PHRASES) || is_token_sum(&statement.text)
 }
 
-/// `inputs tokens + max_new_tokens must be <= N`, as text-generation-inference says it.
+/// A sum of `inputs` and `max_new_tokens` above the limit, as text-generation-inference says it.
 fn is_token_sum(text: &str) -> bool {
-    text.contains("tokens` + `max_new_tokens`") || text.contains("tokens + max_new_tokens")
+    text.contains("tokens + `max_new_tokens`") || text.contains("tokens + max_new_tokens")
 }
 
 fn is_max_tokens_too_small(statement: &Statement) -> bool {

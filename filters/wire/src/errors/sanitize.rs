@@ -61,7 +61,7 @@ pub struct Sanitizer {
 }
 
 impl Sanitizer {
-    /// A sanitiser that knows the host names of the configured backends and their ids.
+    /// A sanitiser that knows the host names of the configured backends, without ports, and their ids.
     pub fn new(hosts: impl IntoIterator<Item = String>, names: impl IntoIterator<Item = String>) -> Self {
         let names = names.into_iter().chain(PROVIDERS.map(str::to_owned));
         Self {

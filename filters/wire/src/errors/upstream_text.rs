@@ -23,8 +23,8 @@ pub(super) struct Statement {
     pub(super) text: String,
 }
 
-/// How deep an error may be wrapped in another one.
-const MAX_NESTING: u8 = 3;
+/// How many objects and arrays deep an error is looked for: an error in a list, wrapped in another one.
+const MAX_NESTING: u8 = 6;
 
 impl Statement {
     pub(super) fn of(body: &[u8]) -> Self {

@@ -49,16 +49,16 @@ impl Places {
         self.ipv4.replace_all(&text, ADDRESS).into_owned()
     }
 
+    /// Dotted names first: a configured host may be the first label of one.
     pub(super) fn hide_hosts(&self, text: &str) -> String {
-        let text = self.hosts.iter().fold(text.to_owned(), |text, hosts| hosts.replace_all(&text, HOST).into_owned());
-        let hidden =
+        let text =
             self.dotted.replace_all(
-                &text,
+                text,
                 |found: &Captures<'_>| {
                     if is_host(&found[1]) { HOST.to_owned() } else { found[0].to_owned() }
                 },
             );
-        hidden.into_owned()
+        self.hosts.iter().fold(text.into_owned(), |text, hosts| hosts.replace_all(&text, HOST).into_owned())
     }
 }
 

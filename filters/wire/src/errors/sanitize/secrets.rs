@@ -17,7 +17,7 @@ pub(super) struct Secrets {
 impl Secrets {
     pub(super) fn new() -> Self {
         Self {
-            bearer: pattern(r"(?i)\bbearer[\s:]+[a-z0-9._~+/=*-]*[a-z0-9_~+/=*-]"),
+            bearer: pattern(r#"(?i)\bbearer[\s:="'`]+[a-z0-9._~+/=*-]*[a-z0-9_~+/=*-]"#),
             // Providers repeat a refused key with its middle starred out; such a key is hidden as well.
             prefixed: pattern(
                 r"(^|[^A-Za-z0-9])(?:sk-|sk_|pk-|rk-|gsk_|hf_|nvapi-|xai-|AIza)[A-Za-z0-9_.*-]{7,}[A-Za-z0-9_*-]",
