@@ -8,10 +8,13 @@ use crate::prompt::Prompt;
 use crate::schema::{Source, fill};
 
 /// Words of the user's message that are quoted.
-const QUOTED_WORDS: usize = 60;
+pub(crate) const QUOTED_WORDS: usize = 60;
 
 /// Words of the system prompt that are quoted.
 const REMARKED_WORDS: usize = 8;
+
+/// Characters that are quoted at most, of whatever text: a prompt of megabytes gets a short answer.
+const QUOTED_CHARACTERS: usize = 4000;
 
 /// The `response_format` member.
 #[derive(Debug, Deserialize)]
@@ -63,7 +66,7 @@ pub(crate) fn content(prompt: &Prompt, format: Option<&ResponseFormat>) -> Resul
 
 fn sentences(prompt: &Prompt) -> String {
     if let Some(result) = &prompt.tool_result {
-        return format!("The tool answered: {result}");
+        return format!("The tool answered: {}", start(result, usize::MAX));
     }
     let mut text = format!(
         "I am the demo model and answer without a GPU, from your prompt alone. I read {} with {}.",
@@ -88,9 +91,10 @@ fn count(number: usize, noun: &str) -> String {
 }
 
 /// The first words of a text, with white space as it stands, and an ellipsis when there are more.
-fn start(text: &str, words: usize) -> String {
+pub(crate) fn start(text: &str, words: usize) -> String {
     let text = text.trim();
-    let shown: String = text.split_inclusive(char::is_whitespace).take(words).collect();
+    let shown = text.split_inclusive(char::is_whitespace).take(words).flat_map(str::chars);
+    let shown: String = shown.take(QUOTED_CHARACTERS).collect();
     let shown = shown.trim_end();
     if shown.len() < text.len() { format!("{shown}…") } else { shown.to_owned() }
 }

@@ -6,6 +6,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
+use crate::answer::{QUOTED_WORDS, start};
 use crate::chat::{MAX_CHOICES, check_counts, now, numbered, unique};
 use crate::cut::{Finish, Stop, cut};
 use crate::embeddings::Input;
@@ -74,7 +75,10 @@ pub(crate) async fn handle(body: Result<Bytes, BytesRejection>) -> Result<Respon
     let mut choices = Vec::new();
     for prompt in &prompts {
         let words = prompt.text.split_whitespace().count();
-        let text = format!("I am the demo model. The text to go on from has {words} words: \"{}\"", prompt.text.trim());
+        let text = format!(
+            "I am the demo model. The text to go on from has {words} words: \"{}\"",
+            start(&prompt.text, QUOTED_WORDS)
+        );
         for index in 0..n {
             let (text, finish) = cut(&numbered(&text, index, n), request.stop.as_ref(), request.max_tokens);
             choices.push(Choice { index: choices.len(), text, logprobs: None, finish_reason: Some(finish) });

@@ -8,6 +8,9 @@ use serde_json::{Map, Number, Value};
 /// Schemas may refer to themselves; below this depth a value is `null`.
 const MAX_DEPTH: usize = 16;
 
+/// Values that are made for one schema; those after them are `null`. Keeps branching recursion small.
+const MAX_VALUES: usize = 1000;
+
 /// Longest array that `minItems` can ask for.
 const MAX_ITEMS: u64 = 64;
 
@@ -54,18 +57,22 @@ impl<'a> Source<'a> {
 
 /// A value that fits the schema.
 pub(crate) fn fill(schema: &Map<String, Value>, source: &mut Source<'_>) -> Value {
-    Filler { root: schema, source }.object_or_other(schema, 0)
+    Filler { root: schema, source, left: MAX_VALUES }.object_or_other(schema, 0)
 }
 
 struct Filler<'a, 'b, 'c> {
     root: &'a Map<String, Value>,
     source: &'b mut Source<'c>,
+    left: usize,
 }
 
 impl Filler<'_, '_, '_> {
     fn any(&mut self, schema: Option<&Value>, depth: usize) -> Value {
         match schema.and_then(Value::as_object) {
-            Some(schema) if depth < MAX_DEPTH => self.object_or_other(schema, depth),
+            Some(schema) if depth < MAX_DEPTH && self.left > 0 => {
+                self.left -= 1;
+                self.object_or_other(schema, depth)
+            }
             _ => Value::Null,
         }
     }
@@ -79,8 +86,7 @@ impl Filler<'_, '_, '_> {
             return mentioned.or(values.first()).cloned().unwrap_or_default();
         }
         if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
-            let target = resolve(self.root, name).cloned();
-            return self.any(target.as_ref(), depth + 1);
+            return self.any(resolve(self.root, name), depth + 1);
         }
         let alternatives = ["anyOf", "oneOf", "allOf"].iter().find_map(|key| schema.get(*key)?.as_array()?.first());
         if let (Some(first), false) = (alternatives, schema.contains_key("properties")) {
@@ -229,8 +235,9 @@ mod tests {
     #[test]
     fn references_are_followed_and_recursion_ends() {
         let schema = json!({"$ref": "#/$defs/node", "$defs": {"node": {"type": "object",
-            "properties": {"next": {"$ref": "#/$defs/node"}}, "required": ["next"]}}});
-        assert!(filled(schema, "x").is_object());
+            "properties": {"a": {"$ref": "#/$defs/node"}, "b": {"$ref": "#/$defs/node"}}, "required": ["a", "b"]}}});
+        let value = filled(schema, "x");
+        assert!(value["a"]["a"].is_object() && value.to_string().len() < 20 * MAX_VALUES);
     }
 
     #[test]

@@ -216,6 +216,15 @@ async fn embeddings_come_as_numbers_and_as_base64() {
 }
 
 #[tokio::test]
+async fn a_huge_prompt_gets_a_short_answer() {
+    let huge = "x".repeat(8 * 1024 * 1024);
+    let answer = chat(user(&huge)).await;
+    assert!(answer["choices"][0]["message"]["content"].as_str().unwrap().len() < 5000);
+    let (_, answer) = ask("/v1/completions", json!({"model": "demo", "prompt": huge})).await;
+    assert!(answer["choices"][0]["text"].as_str().unwrap().len() < 5000);
+}
+
+#[tokio::test]
 async fn equal_requests_get_equal_answers() {
     let [one, two] = [chat(user("hi")).await, chat(user("hi")).await];
     assert_eq!((&one["choices"], &one["usage"]), (&two["choices"], &two["usage"]));
