@@ -3,6 +3,9 @@
 mod http1;
 mod http2;
 
+/// Why an HTTP/2 stream was reset.
+pub use h2::Reason;
+
 pub use self::http1::{RawClient, RawResponse};
 pub use self::http2::{H2Client, H2Exchange, H2Response};
 

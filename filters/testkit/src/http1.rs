@@ -17,6 +17,9 @@ const MAX_HEADERS: usize = 256;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
 
+/// What follows the bytes of a chunk.
+const CHUNK_END: &[u8] = b"\r\n";
+
 /// A connection and what was read from it ahead of use.
 pub(crate) struct Wire {
     pub(crate) stream: TcpStream,
@@ -103,6 +106,9 @@ impl Wire {
     }
 
     /// The next piece of a body: one chunk, or what has arrived of a sized body. `None` at its end.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing.
     pub(crate) async fn piece(
         &mut self,
         body: &mut Body,
@@ -129,42 +135,28 @@ impl Wire {
         }
     }
 
+    /// Takes nothing from the inbox before the chunk is complete.
     async fn chunk(&mut self, body: &mut Body, trailers: &mut HeaderMap) -> Result<Option<Bytes>, WireError> {
-        let size = loop {
-            match httparse::parse_chunk_size(&self.inbox).map_err(|_| WireError::Malformed("chunk size"))? {
-                Status::Complete((length, size)) => {
-                    self.inbox.advance(length);
-                    break usize::try_from(size).map_err(|_| WireError::Malformed("chunk size"))?;
-                }
-                Status::Partial => self.fill_body().await?,
-            }
-        };
-        if size == 0 {
-            *trailers = self.trailers().await?;
-            *body = Body::Done;
-            return Ok(None);
-        }
-        while self.inbox.len() < size.saturating_add(2) {
-            self.fill_body().await?;
-        }
-        let chunk = self.inbox.split_to(size).freeze();
-        if !self.inbox.starts_with(b"\r\n") {
-            return Err(WireError::Malformed("chunk end"));
-        }
-        self.inbox.advance(2);
-        Ok(Some(chunk))
-    }
-
-    async fn trailers(&mut self) -> Result<HeaderMap, WireError> {
         loop {
-            let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-            match httparse::parse_headers(&self.inbox, &mut fields).map_err(|_| WireError::Malformed("trailers"))? {
-                Status::Complete((length, fields)) => {
-                    let trailers = header_map(fields)?;
-                    self.inbox.advance(length);
-                    return Ok(trailers);
+            if let Some((line, size)) = chunk_size(&self.inbox)? {
+                let end = line.saturating_add(size);
+                let rest = self.inbox.get(end..).unwrap_or_default();
+                if size == 0 {
+                    if let Some((length, fields)) = parse_trailers(rest)? {
+                        self.inbox.advance(end + length);
+                        *trailers = fields;
+                        *body = Body::Done;
+                        return Ok(None);
+                    }
+                } else if rest.len() >= CHUNK_END.len() {
+                    if !rest.starts_with(CHUNK_END) {
+                        return Err(WireError::Malformed("chunk end"));
+                    }
+                    self.inbox.advance(line);
+                    let chunk = self.inbox.split_to(size).freeze();
+                    self.inbox.advance(CHUNK_END.len());
+                    return Ok(Some(chunk));
                 }
-                Status::Partial => {}
             }
             self.fill_body().await?;
         }
@@ -199,6 +191,24 @@ fn parse_response(bytes: &[u8]) -> Result<Option<(usize, StatusCode, HeaderMap)>
     };
     let status = StatusCode::from_u16(response.code.unwrap_or_default()).map_err(|_| WireError::Malformed("status"))?;
     Ok(Some((length, status, header_map(response.headers)?)))
+}
+
+/// Length of the size line, and the size.
+fn chunk_size(bytes: &[u8]) -> Result<Option<(usize, usize)>, WireError> {
+    let malformed = WireError::Malformed("chunk size");
+    match httparse::parse_chunk_size(bytes) {
+        Err(_) => Err(malformed),
+        Ok(Status::Partial) => Ok(None),
+        Ok(Status::Complete((line, size))) => Ok(Some((line, usize::try_from(size).map_err(|_| malformed)?))),
+    }
+}
+
+fn parse_trailers(bytes: &[u8]) -> Result<Option<(usize, HeaderMap)>, WireError> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    match httparse::parse_headers(bytes, &mut fields).map_err(|_| WireError::Malformed("trailers"))? {
+        Status::Complete((length, fields)) => Ok(Some((length, header_map(fields)?))),
+        Status::Partial => Ok(None),
+    }
 }
 
 fn header_map(fields: &[httparse::Header<'_>]) -> Result<HeaderMap, WireError> {

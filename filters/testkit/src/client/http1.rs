@@ -152,6 +152,9 @@ impl RawClient {
     ///
     /// # Errors
     /// The connection ended or broke inside the body.
+    ///
+    /// # Cancel safety
+    /// Dropping it loses nothing; the next call goes on where this one stood.
     pub async fn read_piece(&mut self) -> Result<Option<Bytes>, WireError> {
         self.wire.piece(&mut self.body, &mut self.trailers).await
     }

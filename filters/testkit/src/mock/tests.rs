@@ -6,6 +6,7 @@ use bytes::Bytes;
 use h2::Reason;
 use http::{Method, Request, StatusCode, Version};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use super::*;
 use crate::client::{H2Client, RawClient, RawResponse, WireError};
@@ -183,6 +184,27 @@ async fn bytes_go_out_as_they_are() {
     let pieces = vec![(Duration::ZERO, Bytes::from_static(b"data: a")), (Duration::ZERO, Bytes::from_static(b"b\n\n"))];
     let response = ask(&playing(Behaviour::SseRaw(pieces)).await, CHAT, &body(true)).await.unwrap();
     assert_eq!(response.pieces, ["data: a", "b\n\n"]);
+}
+
+#[tokio::test]
+async fn a_chunked_answer_is_read_at_whatever_byte_it_is_cut() {
+    let raw = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nx-last: 1\r\n\r\n";
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut client = RawClient::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (mut peer, _) = listener.accept().await.unwrap();
+    peer.set_nodelay(true).unwrap();
+    let writing = tokio::spawn(async move {
+        for byte in raw.as_bytes() {
+            peer.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        peer
+    });
+    let response = client.read_response().await.unwrap();
+    assert_eq!(response.pieces, ["abc", "de"]);
+    assert_eq!(response.trailers["x-last"], "1");
+    drop(writing.await.unwrap());
+    assert!(matches!(client.read_head().await, Err(WireError::Closed)));
 }
 
 #[tokio::test]
