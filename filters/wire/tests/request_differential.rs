@@ -312,6 +312,19 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn judges_large_bodies_alike(parts in prop::collection::vec(prop_oneof![request(), value()], 20..40), flaw in prop::option::of(mutation()), cuts in cuts()) {
+        let mut body = format!(r#"{{"messages":[{}]}}"#, vec![parts.join(" ,\n"); 8].join(",")).into_bytes();
+        if let Some(mutation) = &flaw {
+            mutate(&mut body, mutation);
+        }
+        check(&body, &cuts)?;
+    }
+}
+
 fn rope(body: &[u8], cuts: &[Index]) -> Rope {
     let mut rope = Rope::new();
     let mut rest = body;

@@ -1,6 +1,6 @@
 //! Members of the top level, and refusals at the bad byte.
 
-use super::scan;
+use super::{scan, scan_chunks};
 use crate::request::{Member, Protocol, ScanErrorKind, Scanner};
 
 #[test]
@@ -84,4 +84,22 @@ fn accepts_many_members_and_finds_the_late_duplicate() {
     let body = format!("{{{},\"member 40\":0}}", members.join(","));
     let error = Scanner::new(Protocol::Chat).push(body.as_bytes()).unwrap_err();
     assert_eq!((error.offset, error.kind), (body.len() - 14, ScanErrorKind::DuplicateMember));
+}
+
+#[test]
+fn reads_long_wide_text_at_every_alignment() {
+    for pad in 0..4 {
+        let text = "x".repeat(pad) + &"€ä😀".repeat(6000);
+        let body = format!(r#"{{"prompt":"{text}"}}"#).into_bytes();
+        let mut bad = body.clone();
+        let at = 11 + pad + 9 * 5000;
+        bad.splice(at..=at, [0xFF]).for_each(drop);
+        for size in [1, 7, 1000, 16 << 10, (16 << 10) + 1, 1 << 20] {
+            let scan = scan_chunks(Protocol::Completions, body.chunks(size));
+            assert_eq!(scan.prompt_text_bytes, text.len() as u64);
+            let mut scanner = Scanner::new(Protocol::Completions);
+            let error = bad.chunks(size).try_for_each(|chunk| scanner.push(chunk)).unwrap_err();
+            assert_eq!((error.offset, error.kind), (at, ScanErrorKind::Utf8), "{size}");
+        }
+    }
 }
