@@ -51,6 +51,7 @@ fn refuses_at_the_bad_byte() {
         (b"{\"a\":\"\\x\"}", 7, Escape),
         (b"{\"a\":\"\\ud800x\"}", 12, Escape),
         (b"{\"a\":\"\\ud800\\u0041\"}", 17, Escape),
+        (b"{\"a\":\"\\ud800\\ue000\"}", 17, Escape),
         (b"{\"a\":\"\\udc00\"}", 11, Escape),
         (b"{\"a\":\"x\xC3\"}", 7, Utf8),
         (b"{\"a\":\"\xE0\x80\x80\"}", 6, Utf8),
