@@ -21,9 +21,11 @@ mod path;
 mod recorder;
 mod run;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod text;
 
-pub use self::embedding::{MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPUTS};
+pub use self::embedding::{InputSize, MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPUTS};
 pub use self::error::{ScanError, ScanErrorKind};
 pub use self::finding::{Finding, Location, MAX_FINDINGS, Problem};
 pub use self::json::{Kind, MAX_DEPTH};

@@ -71,9 +71,15 @@ fn check(body: &[u8], cuts: &[Index]) -> Result<(), TestCaseError> {
         prop_assert_eq!(&scan(protocol, body.chunks(1)), &whole);
         let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
         places.sort_unstable();
-        let starts = [0].into_iter().chain(places.iter().copied());
-        let ends = places.iter().copied().chain([body.len()]);
-        prop_assert_eq!(&scan(protocol, starts.zip(ends).map(|(start, end)| &body[start..end])), &whole);
+        let mut rest = body;
+        let mut chunks = Vec::new();
+        for place in places.into_iter().rev() {
+            let (head, tail) = rest.split_at(place);
+            chunks.push(tail);
+            rest = head;
+        }
+        chunks.push(rest);
+        prop_assert_eq!(&scan(protocol, chunks.into_iter().rev()), &whole);
     }
     Ok(())
 }
@@ -205,7 +211,7 @@ fn mutate(body: &mut Vec<u8>, mutation: &Mutation) {
             let (from, to) = (from.index(len), to.index(len));
             body.extend_from_within(from.min(to)..from.max(to));
         }
-        Mutation::Replace(at, byte) => body[at.index(len)] = *byte,
+        Mutation::Replace(at, byte) => body.splice(at.index(len)..=at.index(len), [*byte]).for_each(drop),
         Mutation::Truncate(at) => body.truncate(at.index(len)),
     }
 }
@@ -303,6 +309,19 @@ proptest! {
         let integer = number.parse().ok().filter(|_| number != "-0");
         prop_assert_eq!(patch::read_integer(&rope, &max_tokens).ok(), integer);
         prop_assert!(patch::read_integer(&rope, &model).is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn judges_large_bodies_alike(parts in prop::collection::vec(prop_oneof![request(), value()], 20..40), flaw in prop::option::of(mutation()), cuts in cuts()) {
+        let mut body = format!(r#"{{"messages":[{}]}}"#, vec![parts.join(" ,\n"); 8].join(",")).into_bytes();
+        if let Some(mutation) = &flaw {
+            mutate(&mut body, mutation);
+        }
+        check(&body, &cuts)?;
     }
 }
 

@@ -10,6 +10,15 @@ pub const MAX_INPUT_BYTES: u64 = 8192;
 /// Most integers in one input (specification of the gateway, embeddings: `max_input_tokens` of the local model).
 pub const MAX_INPUT_TOKENS: u64 = 2048;
 
+/// The size of one input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputSize {
+    /// Which input it is: [`Location::Input`] for a single one.
+    pub location: Location,
+    /// UTF-8 bytes of a text, integers of a tokenised input.
+    pub size: u64,
+}
+
 /// What the first element makes of the array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Form {
@@ -34,6 +43,10 @@ pub(super) struct Input {
     bytes: u64,
     /// Integers of the open list.
     tokens: u64,
+    /// The longest text, the first of equals.
+    pub(super) longest_text: Option<InputSize>,
+    /// The longest list of integers, the first of equals.
+    pub(super) longest_tokens: Option<InputSize>,
 }
 
 type Found = Option<(Problem, Location)>;
@@ -48,8 +61,8 @@ impl Input {
 
     pub(super) fn end(&mut self, kind: Kind) -> Found {
         let problem = match (kind, self.form) {
-            (Kind::String, _) => self.text_problem(),
-            (Kind::Array, Form::Tokens) => token_problem(self.tokens),
+            (Kind::String, _) => self.end_text(Location::Input),
+            (Kind::Array, Form::Tokens) => self.end_tokens(Location::Input),
             (Kind::Array, _) => (self.items == 0).then_some(Problem::EmbeddingInputEmpty),
             _ => None,
         };
@@ -85,9 +98,9 @@ impl Input {
 
     pub(super) fn end_item(&mut self, kind: Kind, is_integer: bool) -> Found {
         let problem = match kind {
-            Kind::Array => token_problem(self.tokens),
+            Kind::Array => self.end_tokens(self.item()),
             Kind::Number => (!is_integer).then_some(Problem::EmbeddingInputType),
-            Kind::String => self.text_problem(),
+            Kind::String => self.end_text(self.item()),
             _ => None,
         };
         problem.map(|problem| (problem, self.item()))
@@ -116,19 +129,27 @@ impl Input {
         Location::InputItem(self.items.saturating_sub(1))
     }
 
-    fn text_problem(&self) -> Option<Problem> {
+    fn end_text(&mut self, location: Location) -> Option<Problem> {
+        keep_longer(&mut self.longest_text, InputSize { location, size: self.bytes });
         match self.bytes {
             0 => Some(Problem::EmbeddingInputEmpty),
             1..=MAX_INPUT_BYTES => None,
             _ => Some(Problem::EmbeddingInputTooLarge),
         }
     }
+
+    fn end_tokens(&mut self, location: Location) -> Option<Problem> {
+        keep_longer(&mut self.longest_tokens, InputSize { location, size: self.tokens });
+        match self.tokens {
+            0 => Some(Problem::EmbeddingInputEmpty),
+            1..=MAX_INPUT_TOKENS => None,
+            count => Some(Problem::EmbeddingTooManyTokens { count }),
+        }
+    }
 }
 
-fn token_problem(count: u64) -> Option<Problem> {
-    match count {
-        0 => Some(Problem::EmbeddingInputEmpty),
-        1..=MAX_INPUT_TOKENS => None,
-        _ => Some(Problem::EmbeddingTooManyTokens { count }),
+fn keep_longer(longest: &mut Option<InputSize>, input: InputSize) {
+    if longest.is_none_or(|longest| longest.size < input.size) {
+        *longest = Some(input);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-/// Longer than any name that the gateway knows; the rest of a longer one is hashed but not kept.
+/// Longer than any name that the gateway knows; the rest of a longer one is not kept.
 const KEPT: usize = 24;
 /// Names compared one by one before a hash set is made; an ordinary request has fewer.
 const FEW: usize = 32;
@@ -16,12 +16,11 @@ const HASH_PRIME: u64 = 0x0000_0100_0000_01B3;
 pub(super) struct Name {
     kept: [u8; KEPT],
     len: usize,
-    hash: u64,
 }
 
 impl Name {
     pub(super) fn new() -> Self {
-        Self { kept: [0; KEPT], len: 0, hash: HASH_START }
+        Self { kept: [0; KEPT], len: 0 }
     }
 
     pub(super) fn push(&mut self, piece: &[u8]) {
@@ -29,7 +28,6 @@ impl Name {
             *slot = byte;
         }
         self.len += piece.len();
-        self.hash = piece.iter().fold(self.hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(HASH_PRIME));
     }
 
     /// The whole name, or nothing when it is longer than any known one.
@@ -40,22 +38,34 @@ impl Name {
 
 /// The names of one object, as hashes. Two names with one hash count as equal, which only harms the
 /// sender that made them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct SeenNames {
+    /// Hash of the name being read.
+    hash: u64,
     few: Vec<u64>,
     many: HashSet<u64>,
 }
 
 impl SeenNames {
-    /// Adds a name; false if it was there.
-    pub(super) fn insert(&mut self, name: &Name) -> bool {
-        if self.few.contains(&name.hash) {
+    pub(super) fn new() -> Self {
+        Self { hash: HASH_START, few: Vec::new(), many: HashSet::new() }
+    }
+
+    /// Reads on in a name.
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        self.hash = piece.iter().fold(self.hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(HASH_PRIME));
+    }
+
+    /// Ends the name; false if it was there before.
+    pub(super) fn end(&mut self) -> bool {
+        let hash = std::mem::replace(&mut self.hash, HASH_START);
+        if self.few.contains(&hash) {
             return false;
         }
         if self.few.len() < FEW {
-            self.few.push(name.hash);
+            self.few.push(hash);
             return true;
         }
-        self.many.insert(name.hash)
+        self.many.insert(hash)
     }
 }

@@ -62,7 +62,7 @@ impl Recorder {
             scan: Scan::default(),
             protocol,
             frames: Vec::with_capacity(USUAL_DEPTH),
-            seen: SeenNames::default(),
+            seen: SeenNames::new(),
             name: Name::new(),
             name_range: 0..0,
             place: Place::Body,
@@ -130,6 +130,8 @@ impl Recorder {
                 let found = self.input.end(kind);
                 self.find(found, at);
                 self.scan.input_count = self.input.count(kind);
+                self.scan.longest_input_text = self.input.longest_text;
+                self.scan.longest_input_tokens = self.input.longest_tokens;
             }
             _ => {}
         }
@@ -223,7 +225,7 @@ impl Sink for Recorder {
         self.name_range.end = at;
         let parent = self.frames.last().map_or(Place::Other, |frame| frame.place);
         self.place = self.name.known().map_or(Place::Other, |name| parent.member(name));
-        if parent == Place::Body && !self.seen.insert(&self.name) {
+        if parent == Place::Body && !self.seen.end() {
             return Err(ScanErrorKind::DuplicateMember);
         }
         Ok(())
@@ -236,7 +238,13 @@ impl Sink for Recorder {
         match self.taker {
             Taker::Arguments => self.message.arguments_text(piece, &mut self.scan.findings),
             Taker::Input => self.input.text(piece),
-            Taker::Name | Taker::PartType => self.name.push(piece),
+            Taker::Name => {
+                self.name.push(piece);
+                if self.frames.len() == 1 {
+                    self.seen.push(piece);
+                }
+            }
+            Taker::PartType => self.name.push(piece),
             Taker::Url => self.message.url_text(piece, &mut self.scan.findings),
             Taker::Nobody | Taker::Text => {}
         }

@@ -1,7 +1,9 @@
 //! Lengths of runs of like bytes: plain loops over small blocks, in the shape that compilers vectorise.
 
 /// Bytes checked together; four vectors of the smallest common vector unit.
-const BLOCK: usize = 64;
+const LARGE: usize = 64;
+/// One such vector, to come close to the end of the run.
+const SMALL: usize = 16;
 
 /// Length of the leading run of ASCII string content: no quote, no backslash, no control character.
 pub(super) fn ascii_text(bytes: &[u8]) -> usize {
@@ -24,10 +26,18 @@ pub(super) fn base64(bytes: &[u8]) -> usize {
 
 #[inline(always)]
 fn leading(bytes: &[u8], stops: impl Fn(u8) -> bool) -> usize {
-    let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let whole = blocks.iter().take_while(|block| !block.iter().fold(false, |any, &byte| any | stops(byte))).count();
-    let tail = bytes.get(whole * BLOCK..).unwrap_or_default();
-    whole * BLOCK + tail.iter().position(|&byte| stops(byte)).unwrap_or(tail.len())
+    let large = whole_blocks::<LARGE>(bytes, &stops);
+    let rest = bytes.get(large..).unwrap_or_default();
+    let small = whole_blocks::<SMALL>(rest, &stops);
+    let tail = rest.get(small..).unwrap_or_default();
+    large + small + tail.iter().position(|&byte| stops(byte)).unwrap_or(tail.len())
+}
+
+/// Length of the leading blocks in which nothing stops the run.
+#[inline(always)]
+fn whole_blocks<const SIZE: usize>(bytes: &[u8], stops: &impl Fn(u8) -> bool) -> usize {
+    let (blocks, _) = bytes.as_chunks::<SIZE>();
+    SIZE * blocks.iter().take_while(|block| !block.iter().fold(false, |any, &byte| any | stops(byte))).count()
 }
 
 #[cfg(test)]

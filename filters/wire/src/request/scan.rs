@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::embedding::InputSize;
 use super::error::ScanError;
 use super::finding::Finding;
 use super::json::{Kind, Machine};
@@ -71,6 +72,10 @@ pub struct Scan {
     pub messages_count: usize,
     /// Inputs of an embeddings request; an array of integers is one input.
     pub input_count: usize,
+    /// The longest text among the inputs of an embeddings request, for a model with caps of its own.
+    pub longest_input_text: Option<InputSize>,
+    /// The longest list of integers among them.
+    pub longest_input_tokens: Option<InputSize>,
     /// UTF-8 bytes of the prompt after unescaping: message contents, names and arguments of tool calls, names,
     /// descriptions and schemas of tools, `prompt`, `input`. A schema counts as it is written; an integer of a
     /// tokenised prompt counts as four bytes. URLs of images do not count.

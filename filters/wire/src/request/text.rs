@@ -18,7 +18,7 @@ enum Place {
     LowLetter { high: u16 },
     #[default]
     Plain,
-    /// Inside a UTF-8 sequence that the last chunk cut: its first bytes.
+    /// Inside a UTF-8 sequence that the end of a block or chunk cut: its first bytes.
     Sequence { bytes: [u8; 4], len: u8 },
 }
 
@@ -69,7 +69,7 @@ impl Text {
                     self.place = Place::Escape;
                     1
                 }
-                0x80.. => self.wide(block, block.len() == rest.len(), emit).map_err(|valid| Fault {
+                0x80.. => self.wide(block, emit).map_err(|valid| Fault {
                     at: isize::try_from(at + valid).unwrap_or(isize::MAX),
                     kind: ScanErrorKind::Utf8,
                 })?,
@@ -80,7 +80,7 @@ impl Text {
     }
 
     /// Reads a run that starts with a non-ASCII character; gives the bytes taken, or where the bad sequence starts.
-    fn wide(&mut self, block: &[u8], is_last: bool, emit: &mut impl FnMut(&[u8])) -> Result<usize, usize> {
+    fn wide(&mut self, block: &[u8], emit: &mut impl FnMut(&[u8])) -> Result<usize, usize> {
         let len = run::text(block);
         let content = block.get(..len).unwrap_or_default();
         let Err(error) = simdutf8::compat::from_utf8(content) else {
@@ -88,13 +88,11 @@ impl Text {
             return Ok(len);
         };
         let valid = error.valid_up_to();
-        if error.error_len().is_some() || len < block.len() {
+        if error.error_len().is_some() {
             return Err(valid);
         }
         emit(content.get(..valid).unwrap_or_default());
-        if !is_last {
-            return Ok(valid);
-        }
+        // the end of the block or of the string cuts the sequence; the next byte tells which
         let mut sequence = ([0; 4], 0);
         for (slot, &byte) in sequence.0.iter_mut().zip(content.iter().skip(valid)) {
             *slot = byte;
