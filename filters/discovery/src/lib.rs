@@ -1,1 +1,10 @@
-//! Discovery endpoints: health, errors, version.
+//! Public pages for machines: is it alive, is it ready, which version, which errors.
+//!
+//! Two endpoint kinds: [`Health`] (`health`), also served by the admin listener, and [`Pages`] (`pages`). None of
+//! them calls a backend or waits for anything.
+
+mod health;
+mod pages;
+
+pub use self::health::Health;
+pub use self::pages::{Pages, Version, version};

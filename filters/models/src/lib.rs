@@ -25,8 +25,8 @@ mod relay;
 mod service;
 mod settings;
 
-pub use self::backend::{Backend, BackendKind, Domain, Protocol};
+pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running};
 pub use self::endpoint::ListEndpoint;
 pub use self::filter::{Route, RouteConfig};
-pub use self::service::{Models, Service};
-pub use self::settings::{BackendFile, CatalogFile, ModelFile, Settings};
+pub use self::service::{Checked, Models, Service};
+pub use self::settings::{BackendFile, CatalogFile, ConstraintsFile, EntryFile, ModalitiesFile, ModelFile, Settings, StreamFile};

@@ -12,7 +12,7 @@ use dgx_gateway_filter::upstream::EmbeddedUpstreams;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
 use dgx_gateway_wire::errors::sanitize::Sanitizer;
 
-use crate::backend::{self, Backend, BackendKind, Domain, Protocol};
+use crate::backend::{self, Backend, Domain, Protocol};
 use crate::catalog::{self, Catalog};
 use crate::discover;
 use crate::events::Metrics;
@@ -206,12 +206,5 @@ impl HealthSource for Models {
 
     fn checked_at(&self) -> Option<SystemTime> {
         *self.looked_at.read().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-impl BackendKind {
-    /// What a server of this kind is looked at with: cheap, and never a model call.
-    pub(crate) fn probe_path(self) -> &'static str {
-        "/v1/models"
     }
 }
