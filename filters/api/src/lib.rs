@@ -10,6 +10,7 @@
 //! | [`body`] | body needs and the rope that carries a held body without copying |
 //! | [`upstream`] | where a request may go: targets, attempts, verdicts |
 //! | [`facts`] | what filters tell each other, as types |
+//! | [`services`] | what filters ask of each other, as traits |
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
 //! | [`ambient`], [`clock`] | environment, files and time, injected |
 
@@ -22,6 +23,7 @@ pub mod exchange;
 pub mod facts;
 pub mod filter;
 pub mod render;
+pub mod services;
 pub mod upstream;
 
 pub use async_trait::async_trait;
