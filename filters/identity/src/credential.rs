@@ -109,10 +109,10 @@ mod tests {
         #[test]
         fn survives_any_bytes(value in prop::collection::vec(any::<u8>(), 0..40), prefix in "(?i:bearer)? ?") {
             let bytes = [prefix.as_bytes(), &value].concat();
-            if HeaderValue::from_bytes(&bytes).is_ok() {
-                if let Ok(found) = authorization(&bytes) {
-                    prop_assert!(!found.is_empty() && !found.starts_with(b" ") && !found.ends_with(b" "));
-                }
+            if HeaderValue::from_bytes(&bytes).is_ok()
+                && let Ok(found) = authorization(&bytes)
+            {
+                prop_assert!(!found.is_empty() && !found.starts_with(b" ") && !found.ends_with(b" "));
             }
         }
     }
