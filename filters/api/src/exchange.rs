@@ -1,6 +1,6 @@
 //! The hooks of one request, in the order in which they run.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use crate::body::Rope;
 use crate::code::ErrorCode;
 use crate::error::FilterError;
-use crate::facts::Facts;
+use crate::facts::{ClientIp, Facts};
 use crate::render::ErrorRenderer;
 use crate::upstream::{AttemptRequest, AttemptResult, UpstreamPlan, Verdict};
 
@@ -54,6 +54,16 @@ pub struct ExchangeCx<'a> {
     pub plan: &'a mut UpstreamPlan,
     /// Dialect of errors, if not the gateway's default.
     pub renderer: &'a mut Option<Arc<dyn ErrorRenderer>>,
+}
+
+impl ExchangeCx<'_> {
+    /// Address of the client: the fact [`ClientIp`], else the peer. An IPv4 address in IPv6 form is given as IPv4,
+    /// so that rules and limits can't be met under two names.
+    #[must_use]
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        let stated = self.facts.get::<ClientIp>().map(|ip| ip.0);
+        stated.or_else(|| self.request.peer.map(|peer| peer.ip())).map(|ip| ip.to_canonical())
+    }
 }
 
 /// What is left of a request when it ends.

@@ -10,6 +10,7 @@
 //! | [`body`] | body needs and the rope that carries a held body without copying |
 //! | [`upstream`] | where a request may go: targets, attempts, verdicts |
 //! | [`facts`] | what filters tell each other, as types |
+//! | [`services`] | what filters ask of each other, as traits |
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
 //! | [`ambient`], [`clock`], [`yaml`] | environment, time and configuration files, injected |
@@ -24,6 +25,7 @@ pub mod facts;
 pub mod filter;
 pub mod health;
 pub mod render;
+pub mod services;
 pub mod upstream;
 pub mod yaml;
 

@@ -1,1 +1,44 @@
 //! Who sends a request: bearer tokens, tenants, scopes, user ids.
+//!
+//! Owns the key `auth` of the configuration file, `auth/tokens.yaml` and the bootstrap token. How often a client may
+//! ask, and what a budget allows, is checked elsewhere; this crate only reads those numbers.
+//!
+//! Both filters work in `request_head`, once per request, read no file and never wait. They fail closed. A secret is
+//! known here by its SHA-256 only, apart from the bootstrap secret, which an operator has to be shown.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `service`, [`config`] | the service behind `auth` and its settings |
+//! | `file`, `yaml`, `expand` | reading `tokens.yaml` with all its problems at once |
+//! | [`token`], [`tenant`], [`defaults`], [`scopes`] | what the file says, checked and typed |
+//! | [`catalog`], `bootstrap` | the tokens in use, and the one that is made when there is none |
+//! | `authenticate`, `credential`, `tenant_choice` | filter `identity`: secret, tenant, client address |
+//! | `access`, `user` | filter `access`: scope and user id |
+//! | `header`, `refusal` | single header values, and how a refusal is said |
+
+mod access;
+mod authenticate;
+mod bootstrap;
+pub mod catalog;
+pub mod config;
+mod credential;
+pub mod defaults;
+mod digest;
+mod expand;
+mod file;
+mod header;
+mod refusal;
+pub mod scopes;
+mod service;
+pub mod tenant;
+mod tenant_choice;
+#[cfg(test)]
+mod testing;
+pub mod token;
+mod user;
+mod yaml;
+
+pub use self::access::{Access, AccessConfig, CheckedAccess, UserIdRule};
+pub use self::authenticate::{Authenticate, AuthenticateConfig};
+pub use self::catalog::{CheckedTokens, Tokens};
+pub use self::service::Service;

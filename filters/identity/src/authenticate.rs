@@ -1,0 +1,137 @@
+//! Filter `identity`: secret, tenant and client address.
+
+use std::sync::Arc;
+
+use dgx_gateway_filter::clock::Clock;
+use dgx_gateway_filter::facts::Principal;
+use dgx_gateway_filter::services::AuthFailures;
+use dgx_gateway_filter::{
+    BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, async_trait,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::catalog::{Catalog, Known, Tokens};
+use crate::credential::{self, Accepted, NoSecret};
+use crate::refusal;
+use crate::tenant::Tenant;
+use crate::tenant_choice;
+
+/// Filter kind `identity`: finds out who sends the request and states it as [`Principal`], without the user.
+#[derive(Debug)]
+pub struct Authenticate;
+
+/// Parameters of the filter `identity`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthenticateConfig {
+    /// Whether the secret may also stand in `x-api-key`, as clients of the messages API send it. Default false.
+    /// `Authorization` counts where both are sent.
+    pub api_key_header: bool,
+}
+
+impl FilterKind for Authenticate {
+    const NAME: &'static str = "identity";
+    type Config = AuthenticateConfig;
+    type Checked = AuthenticateConfig;
+
+    fn check(raw: AuthenticateConfig) -> Result<AuthenticateConfig, Vec<Problem>> {
+        Ok(raw)
+    }
+
+    fn build(checked: AuthenticateConfig, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
+        let accepted = if checked.api_key_header { Accepted::AuthorizationOrApiKey } else { Accepted::Authorization };
+        let failures = env.service::<Arc<dyn AuthFailures>>()?;
+        let gate =
+            Gate { accepted, clock: Arc::clone(&env.clock), failures: Arc::clone(&failures), tokens: env.service()? };
+        Ok(Arc::new(AuthenticateFilter(Arc::new(gate))))
+    }
+}
+
+struct AuthenticateFilter(Arc<Gate>);
+
+impl Filter for AuthenticateFilter {
+    fn begin(&self) -> Box<dyn Exchange> {
+        Box::new(AuthenticateExchange(Arc::clone(&self.0)))
+    }
+}
+
+struct AuthenticateExchange(Arc<Gate>);
+
+#[async_trait]
+impl Exchange for AuthenticateExchange {
+    async fn request_head(&mut self, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+        self.0.admit(cx)?;
+        Ok(Flow::Continue)
+    }
+}
+
+/// What one route entry checks with.
+struct Gate {
+    accepted: Accepted,
+    clock: Arc<dyn Clock>,
+    failures: Arc<dyn AuthFailures>,
+    tokens: Arc<Tokens>,
+}
+
+impl Gate {
+    /// Checks in the order of the specification; the first failing step answers.
+    fn admit(&self, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
+        let catalog = self.tokens.catalog();
+        let known = self.authenticate(&catalog, cx).map_err(|refusal| self.count_failure(refusal, cx))?;
+        let tenant = tenant_choice::resolve(&cx.head.headers, &known.token, &catalog)?;
+        if !known.token.is_usable_from(cx.client_ip()) {
+            tracing::info!(
+                token.id = &*known.token.id,
+                request.id = &*cx.request.id,
+                "token used from a foreign address"
+            );
+            return Err(refusal::foreign_address());
+        }
+        cx.facts.insert(principal(known, tenant));
+        cx.facts.insert_shared(Arc::clone(&known.token));
+        Ok(())
+    }
+
+    fn authenticate<'a>(&self, catalog: &'a Catalog, cx: &ExchangeCx<'_>) -> Result<&'a Known, FilterError> {
+        let secret = credential::secret(&cx.head.headers, self.accepted).map_err(|reason| match reason {
+            NoSecret::Malformed => refusal::malformed_authorization(),
+            NoSecret::Missing => refusal::missing_authorization(),
+        })?;
+        let known = catalog.find(secret).ok_or_else(refusal::invalid_secret)?;
+        if !known.secret.is_valid_at(self.clock.wall()) {
+            tracing::info!(token.id = &*known.token.id, request.id = &*cx.request.id, "secret outside its dates");
+            return Err(refusal::invalid_secret());
+        }
+        Ok(known)
+    }
+
+    /// Every 401 about the secret takes from the bucket of the client; an empty bucket turns it into a 429. Only
+    /// refusals come here, so a valid secret from the same address is not affected.
+    fn count_failure(&self, refusal: FilterError, cx: &ExchangeCx<'_>) -> FilterError {
+        match self.failures.note(cx.client_ip()) {
+            Ok(()) => refusal,
+            Err(wait) => refusal::too_many_failures(wait),
+        }
+    }
+}
+
+fn principal(known: &Known, tenant: &Tenant) -> Principal {
+    let token = &known.token;
+    Principal {
+        tenant_id: Arc::clone(&tenant.id),
+        token_id: Arc::clone(&token.id),
+        user_id: None,
+        bearer_digest: known.secret.digest.bytes(),
+        rate_limit: token.rate_limit,
+        rate_limit_bypass: token.rate_limit_bypass,
+        models: token.models.clone(),
+        max_tokens: token.max_tokens,
+        models_allowlist: tenant.defaults.models_allowlist.clone(),
+        models_blacklist: tenant.defaults.models_blacklist.clone(),
+        scopes: Arc::clone(&token.scopes),
+    }
+}
+
+#[cfg(test)]
+mod tests;

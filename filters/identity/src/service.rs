@@ -1,0 +1,50 @@
+//! The service behind the key `auth`.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
+
+use crate::catalog::{CheckedTokens, Tokens};
+use crate::config::Settings;
+use crate::file;
+
+/// Reads tokens and tenants and offers them as [`Tokens`].
+#[derive(Debug)]
+pub struct Service;
+
+impl ServiceKind for Service {
+    const NAME: &'static str = "identity";
+    const KEYS: &'static [&'static str] = &["auth"];
+    type Settings = Settings;
+    type Checked = CheckedTokens;
+
+    fn check(settings: Settings, ambient: &Ambient) -> Result<CheckedTokens, Vec<Problem>> {
+        let path = settings.auth.tokens_file;
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => {
+                return Err(vec![Problem::at("", format!("cannot be read: {}", error.kind())).in_file(path)]);
+            }
+        };
+        warn_if_world_readable(&path);
+        file::read(&path, text.as_deref(), ambient)
+    }
+
+    fn build(checked: CheckedTokens, env: &mut BuildEnv) -> Result<(), BuildError> {
+        let tokens = Tokens::new(checked, env.data_dir.clone())?;
+        env.provide(Arc::new(tokens));
+        Ok(())
+    }
+}
+
+fn warn_if_world_readable(path: &Path) {
+    if fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+        tracing::warn!(file.path = %path.display(), "everyone on this machine can read the tokens file; use mode 0600");
+    }
+}

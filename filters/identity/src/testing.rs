@@ -1,0 +1,103 @@
+//! A tiny driver for the hooks of this crate.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::clock::{Clock, ManualClock};
+use dgx_gateway_filter::exchange::{ExchangeCx, RequestInfo};
+use dgx_gateway_filter::facts::{Facts, Principal};
+use dgx_gateway_filter::services::AuthFailures;
+use dgx_gateway_filter::upstream::UpstreamPlan;
+use dgx_gateway_filter::{BuildEnv, FilterError, FilterKind, Flow, Problem, ServiceKind};
+use http::request::Builder;
+
+use crate::catalog::{CheckedTokens, Tokens};
+use crate::{Service, file};
+
+/// 2026-05-16T12:00:00Z.
+pub(crate) const NOON: Duration = Duration::from_secs(1_778_932_800);
+
+pub(crate) fn ambient(variables: &[(&str, &str)]) -> Ambient {
+    Ambient::new(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+/// Reads the text of a tokens file.
+pub(crate) fn read(yaml: &str, variables: &[(&str, &str)]) -> Result<CheckedTokens, Vec<Problem>> {
+    file::read(Path::new("auth/tokens.yaml"), Some(yaml), &ambient(variables))
+}
+
+/// Counts failures, and refuses from the given number on.
+#[derive(Default)]
+pub(crate) struct CountingFailures {
+    pub(crate) clients: Mutex<Vec<Option<IpAddr>>>,
+    pub(crate) tolerated: usize,
+}
+
+impl AuthFailures for CountingFailures {
+    fn note(&self, client: Option<IpAddr>) -> Result<(), Duration> {
+        let mut clients = self.clients.lock().unwrap();
+        clients.push(client);
+        if clients.len() <= self.tolerated { Ok(()) } else { Err(Duration::from_secs(2)) }
+    }
+}
+
+/// The service with some tokens, and a clock that stands still.
+pub(crate) struct World {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) failures: Arc<CountingFailures>,
+    pub(crate) env: BuildEnv,
+    pub(crate) peer: Option<IpAddr>,
+    pub(crate) facts: Facts,
+    _data: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new(yaml: &str) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::starting_at(std::time::SystemTime::UNIX_EPOCH + NOON));
+        let failures = Arc::new(CountingFailures { tolerated: 1000, ..CountingFailures::default() });
+        let handle: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        let mut env = BuildEnv::new(handle, Ambient::default(), data.path().to_path_buf(), prometheus::Registry::new());
+        let limit: Arc<dyn AuthFailures> = Arc::<CountingFailures>::clone(&failures);
+        env.provide(Arc::new(limit));
+        Service::build(read(yaml, &[]).unwrap(), &mut env).unwrap();
+        let peer = Some("192.0.2.1".parse().unwrap());
+        Self { clock, failures, env, peer, facts: Facts::default(), _data: data }
+    }
+
+    pub(crate) fn tokens(&self) -> Arc<Tokens> {
+        self.env.service().unwrap()
+    }
+
+    /// One filter on a request; facts stay for the next one.
+    pub(crate) fn step<K: FilterKind>(&mut self, config: K::Config, request: Builder) -> Result<(), FilterError> {
+        let filter = K::build(K::check(config).unwrap(), &self.env).unwrap();
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let peer = self.peer.map(|ip| SocketAddr::new(ip, 40_000));
+        let info = RequestInfo { id: "r1".into(), route: "/".into(), peer, started: self.clock.now() };
+        let mut cx = ExchangeCx {
+            head: &head,
+            request: &info,
+            facts: &mut self.facts,
+            reply_headers: &mut http::HeaderMap::new(),
+            plan: &mut UpstreamPlan::default(),
+            renderer: &mut None,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let flow = runtime.block_on(filter.begin().request_head(&mut cx))?;
+        assert!(matches!(flow, Flow::Continue));
+        Ok(())
+    }
+
+    pub(crate) fn principal(&self) -> &Principal {
+        self.facts.get().unwrap()
+    }
+}
+
+/// What a client sees of a refusal.
+pub(crate) fn seen(error: &FilterError) -> (&'static str, Option<&str>) {
+    (error.code.as_str(), error.param.as_deref())
+}

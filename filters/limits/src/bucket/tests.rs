@@ -1,0 +1,217 @@
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ALICE: Key = [1; 32];
+
+fn millis(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn key(number: u64) -> Key {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn new_map(cap: usize, origin: Instant) -> BucketMap {
+    let buckets = prometheus::IntGauge::new("buckets", "Buckets.").unwrap();
+    let shared_takes = prometheus::IntCounter::new("shared_takes", "Takes.").unwrap();
+    BucketMap::new(cap, origin, MapMetrics { buckets, shared_takes })
+}
+
+#[test]
+fn follows_the_table_of_the_specification() {
+    let start = Instant::now();
+    let map = new_map(1000, start);
+    let rate = Rate::new(30, 1.0);
+    assert_eq!(map.try_take(&ALICE, 1, rate, start), Ok(Taken { remaining: 29, full_in: millis(1000) }));
+    for left in (0..29).rev() {
+        assert_eq!(map.try_take(&ALICE, 1, rate, start).map(|taken| taken.remaining), Ok(left));
+    }
+    let empty = Refused { remaining: 0, wait: millis(1000), full_in: millis(30_000) };
+    assert_eq!(map.try_take(&ALICE, 1, rate, start), Err(empty));
+    let later = Refused { remaining: 0, wait: millis(600), full_in: millis(29_600) };
+    assert_eq!(map.try_take(&ALICE, 1, rate, start + millis(400)), Err(later));
+    assert_eq!(
+        map.try_take(&ALICE, 1, rate, start + millis(1000)),
+        Ok(Taken { remaining: 0, full_in: millis(30_000) })
+    );
+}
+
+#[test]
+fn succeeds_exactly_when_the_wait_is_over() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    let rate = Rate::new(1, 0.3);
+    map.try_take(&ALICE, 1, rate, start).unwrap();
+    let wait = map.try_take(&ALICE, 1, rate, start).unwrap_err().wait;
+    assert!(map.try_take(&ALICE, 1, rate, start + wait - Duration::from_micros(1)).is_err());
+    assert!(map.try_take(&ALICE, 1, rate, start + wait).is_ok());
+}
+
+#[test]
+fn keeps_fractions_of_a_unit_over_many_short_steps() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    let rate = Rate::new(1, 0.001);
+    map.try_take(&ALICE, 1, rate, start).unwrap();
+    for step in 1..1000 {
+        assert!(map.try_take(&ALICE, 1, rate, start + Duration::from_secs(step)).is_err());
+    }
+    assert!(map.try_take(&ALICE, 1, rate, start + Duration::from_secs(1000)).is_ok());
+}
+
+#[test]
+fn a_clock_that_steps_back_adds_nothing() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    let rate = Rate::new(1, 1.0);
+    let later = start + millis(5000);
+    map.try_take(&ALICE, 1, rate, later).unwrap();
+    assert!(map.try_take(&ALICE, 1, rate, start).is_err());
+    assert!(map.try_take(&ALICE, 1, rate, later + millis(999)).is_err());
+    assert!(map.try_take(&ALICE, 1, rate, later + millis(1000)).is_ok());
+}
+
+#[test]
+fn keys_do_not_share_a_bucket() {
+    let start = Instant::now();
+    let map = new_map(1000, start);
+    let rate = Rate::new(1, 1.0);
+    for number in 0..100 {
+        assert!(map.try_take(&key(number), 1, rate, start).is_ok());
+        assert!(map.try_take(&key(number), 1, rate, start).is_err());
+    }
+    assert_eq!((map.metrics().buckets.get(), map.metrics().shared_takes.get()), (100, 0));
+}
+
+#[test]
+fn a_raised_limit_does_not_give_back_what_was_taken() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    for _ in 0..2 {
+        map.try_take(&ALICE, 1, Rate::new(2, 1.0), start).unwrap();
+    }
+    assert!(map.try_take(&ALICE, 1, Rate::new(50, 1.0), start).is_err());
+    assert_eq!(map.try_take(&ALICE, 1, Rate::new(50, 1.0), start + millis(3000)).map(|taken| taken.remaining), Ok(2));
+}
+
+#[test]
+fn a_lowered_limit_holds_at_once() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    map.try_take(&ALICE, 1, Rate::new(50, 1.0), start).unwrap();
+    assert_eq!(map.try_take(&ALICE, 1, Rate::new(3, 1.0), start).map(|taken| taken.remaining), Ok(2));
+}
+
+#[test]
+fn a_take_above_the_capacity_never_succeeds() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    let rate = Rate::new(2, 1.0);
+    for seconds in [0, 10, 1_000_000] {
+        assert!(map.try_take(&ALICE, 3, rate, start + Duration::from_secs(seconds)).is_err());
+    }
+}
+
+#[test]
+fn forgets_buckets_that_are_full_again() {
+    let start = Instant::now();
+    let map = new_map(1 << 20, start);
+    let rate = Rate::new(5, 1.0);
+    for number in 0..200_000 {
+        // Each key asks once and is full again after a second; about ten thousand are busy at any moment.
+        let now = start + Duration::from_micros(number * 100);
+        map.try_take(&key(number), 1, rate, now).unwrap();
+    }
+    let held = map.metrics().buckets.get();
+    assert!(held < 40_000, "{held}");
+}
+
+#[test]
+fn at_the_cap_it_neither_grows_nor_forgets_a_busy_key() {
+    let start = Instant::now();
+    let map = new_map(640, start);
+    let rate = Rate::new(1, 0.001);
+    map.try_take(&ALICE, 1, rate, start).unwrap();
+    let admitted = (0..50_000).filter(|number| map.try_take(&key(*number), 1, rate, start).is_ok()).count();
+    let held = map.metrics().buckets.get();
+    assert!(held <= 640, "{held}");
+    assert!(map.metrics().shared_takes.get() > 0);
+    assert!(admitted <= 640 + 64, "{admitted} takes for 640 own and 64 shared buckets");
+    assert!(map.try_take(&ALICE, 1, rate, start).is_err());
+}
+
+#[test]
+fn a_key_that_used_the_shared_bucket_does_not_get_a_second_burst() {
+    let start = Instant::now();
+    let map = new_map(1, start);
+    let (slow, quick) = (Rate::new(4, 0.001), Rate::new(4, 4.0));
+    // One bucket per shard: the first keys fill all shards, and are full again after a second.
+    for number in 0..10_000 {
+        let _admitted = map.try_take(&key(number), 1, quick, start).is_ok();
+    }
+    let admitted = (0..8).filter(|step| map.try_take(&ALICE, 1, slow, start + millis(step * 1000)).is_ok()).count();
+    assert!(admitted <= 4, "{admitted}");
+}
+
+#[test]
+fn odd_numbers_of_a_configuration_still_make_a_bucket() {
+    for per_second in [f64::NAN, f64::INFINITY, -1.0, 0.0, 1e-30] {
+        assert_eq!(Rate::new(0, per_second), Rate { capacity: 1, micro_units_per_second: 1 });
+    }
+    assert_eq!(Rate::new(10, 0.1).micro_units_per_second, 100_000);
+    assert_eq!(Rate::per_minute(10, 30), Rate::new(10, 0.5));
+}
+
+/// Lets `threads` threads take at the same instants and returns how many units each instant admitted.
+fn admitted_per_step(rate: Rate, steps: &[Duration], threads: usize, tries: u32) -> Vec<u32> {
+    let start = Instant::now();
+    let (map, barrier) = (new_map(100, start), Barrier::new(threads));
+    let worker = || {
+        let mut now = start;
+        steps
+            .iter()
+            .map(|step| {
+                now += *step;
+                barrier.wait();
+                (0..tries).map(|_| u32::from(map.try_take(&ALICE, 1, rate, now).is_ok())).sum::<u32>()
+            })
+            .collect::<Vec<_>>()
+    };
+    let per_thread: Vec<Vec<u32>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    (0..steps.len()).map(|step| per_thread.iter().map(|counts| counts[step]).sum()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn never_admits_more_than_burst_plus_rate_times_time_over_any_window(
+        burst in 1u32..20,
+        micro_units_per_second in 1u64..5_000_000,
+        steps in prop::collection::vec((0u64..3_000_000).prop_map(Duration::from_micros), 1..12),
+        tries in 1u32..12,
+    ) {
+        let rate = Rate { capacity: burst, micro_units_per_second };
+        let admitted = admitted_per_step(rate, &steps, 4, tries);
+        for first in 0..steps.len() {
+            for last in first..steps.len() {
+                let window: Duration = steps[first + 1..=last].iter().sum();
+                let taken: u32 = admitted[first..=last].iter().sum();
+                let most = u128::from(burst) * 1_000_000_000_000 + window.as_micros() * u128::from(micro_units_per_second);
+                prop_assert!(u128::from(taken) * 1_000_000_000_000 <= most, "{} in {:?}", taken, window);
+            }
+        }
+        let demand = 4 * tries;
+        prop_assert_eq!(admitted[0], demand.min(burst), "a full bucket gives all it has");
+    }
+}
