@@ -17,6 +17,7 @@ from harness.processes import Child, answers, clean_environment, free_port
 pytestmark = pytest.mark.real
 
 NAME = "llama-4-scout"
+WINDOW = 2048
 VLLM_SECONDS = 300
 LITELLM_SECONDS = 120
 LITELLM_KEY = "sk-litellm-test"
@@ -71,6 +72,7 @@ def real(tmp_path_factory, vllm, litellm):
     text = ["chat", "completions"]
     models = {
         "direct": ("vllm", NAME),
+        "counted": ("vllm-counted", NAME),
         "proxied": ("litellm", NAME),
         "unknown-direct": ("vllm", "no-such-model"),
         "canned": ("litellm", "canned"),
@@ -83,6 +85,10 @@ def real(tmp_path_factory, vllm, litellm):
             "backends": [
                 {"id": "vllm", "label": "local-a", "kind": "vllm", "domain": "local", "base_url": vllm, "protocols": text},
                 {
+                    "id": "vllm-counted", "label": "local-c", "kind": "vllm", "domain": "local",
+                    "base_url": vllm, "protocols": [*text, "tokenize"], "exact_tokens": True,
+                },
+                {
                     "id": "litellm", "label": "local-b", "kind": "litellm", "domain": "local",
                     "base_url": litellm, "protocols": text, "api_key": LITELLM_KEY,
                 },
@@ -90,7 +96,7 @@ def real(tmp_path_factory, vllm, litellm):
         },
         models=[
             {
-                "alias": alias, "type": "chat", "family": "Test", "vendor": "test", "description": alias, "context_window": 2048,
+                "alias": alias, "type": "chat", "family": "Test", "vendor": "test", "description": alias, "context_window": WINDOW,
                 "modalities": {"input": ["text"], "output": ["text"]}, "tools": True, "route": [{"backend": backend, "model": model}],
             }
             for alias, (backend, model) in models.items()
@@ -158,10 +164,15 @@ def test_a_prompt_that_does_not_fit(real, model):
 
 
 def test_max_tokens_is_clamped_to_what_is_left(real):
-    raw = real.chat.completions.with_raw_response.create(model="direct", messages=user("hi"), max_tokens=100_000)
-    name, value = raw.headers["spass-applied"].split("=")
-    assert name == "max_tokens_clamped" and 1024 < int(value) < 2048
-    assert raw.parse().choices
+    raw = real.chat.completions.with_raw_response.create(model="counted", messages=user("hi"), max_tokens=100_000)
+    answer = raw.parse()
+    assert raw.headers["spass-applied"] == f"max_tokens_clamped={WINDOW - answer.usage.prompt_tokens}"
+
+
+def test_a_window_that_is_full_to_the_brim(real):
+    # counted exactly: nothing is left, and the backend need not be asked
+    with refused(openai.BadRequestError, 400, "context_length_exceeded", "messages"):
+        chat(real, "counted", "q7Z " * 6000, max_tokens=5)
 
 
 def test_json_mode(real):

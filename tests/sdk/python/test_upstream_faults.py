@@ -98,9 +98,9 @@ class TestBrokenStream:
                 async for _ in await chat(client, "fault-reset-mid-stream", stream=True):
                     pass
 
-    def test_a_truncated_whole_answer_is_an_error(self, configured, alice):
+    def test_a_whole_answer_that_stops_short_is_an_error(self, configured, alice):
         with pytest.raises(openai.APIError):
-            chat(alice, "fault-truncated")
+            chat(alice, "fault-wrong-length")
         assert configured.gateway.healthy()
 
 

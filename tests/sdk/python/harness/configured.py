@@ -7,7 +7,7 @@ from .backend import DIMENSIONS, Backend
 from .gateway import Gateway, write_configuration
 
 #: Faults of the mock, each reachable under `fault-<name>`.
-FAULTS = ("status-400", "status-401", "status-429", "status-500", "reset", "reset-mid-stream", "hang", "truncated", "slow")
+FAULTS = ("status-400", "status-401", "status-429", "status-500", "reset", "reset-mid-stream", "hang", "truncated", "wrong-length", "slow")
 
 UPSTREAM_KEY = "upstream-key-of-the-backend"
 
