@@ -5,7 +5,7 @@ const assert = require('node:assert/strict');
 const { after, before, describe, test } = require('node:test');
 const OpenAI = require('openai');
 const { startGateway } = require('../harness/gateway');
-const { PIXEL, WEATHER, gathered, pictured, refused, textOf, user } = require('../harness/expect');
+const { PIXEL, WEATHER, gathered, pictured, refused, user } = require('../harness/expect');
 
 describe('without configuration', () => {
   let gateway;

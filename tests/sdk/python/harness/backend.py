@@ -4,16 +4,19 @@
 |---|---|
 | `echo` | the last user text, word by word when streamed, with usage when asked |
 | `gated` | a stream that sends word n+1 only after `release()` was called n times |
+| `broken` | as `gated`, but the connection is reset instead of word two |
 | `endless` | a stream that ends only when the reader goes away; `reader_gone` is set then |
 | `tools` | a call of the first tool; after a tool result, that result as text |
 | `fail` | 500 |
 | `embed` | one small vector for each input |
 
-The faults of a broken upstream (resets, truncation, hanging) are the mock's business, not this one's.
+Other faults of a broken upstream (truncation, hanging, odd states) are the mock's business.
 """
 
 import base64
 import json
+import os
+import socket
 import struct
 import threading
 import time
@@ -22,6 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 GATE_SECONDS = 15
 DIMENSIONS = 4
+GATED = ("gated", "broken")
 WORDS = ("one", "two", "three", "four", "five")
 
 
@@ -152,14 +156,21 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(0.01)
         else:
             for position, piece in enumerate(pieces):
-                if body["model"] == "gated" and position and not self.script.gate.acquire(timeout=GATE_SECONDS):
-                    raise BrokenPipeError("nobody released the gate")
+                if body["model"] in GATED and position and not self.script.gate.acquire(timeout=GATE_SECONDS):
+                    raise TimeoutError("nobody released the gate")
+                if body["model"] == "broken" and position:
+                    return self._reset()
                 delta({"content": piece})
         delta({}, "tool_calls" if calls else "stop")
         if (body.get("stream_options") or {}).get("include_usage"):
             event([], usage=_usage(pieces))
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
+
+    def _reset(self):
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
+        self.close_connection = True
 
     def _embed(self, body: dict):
         given = body["input"]
@@ -186,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _pieces(body: dict, chat: bool) -> list[str]:
-    if body["model"] == "gated":
+    if body["model"] in GATED:
         return [word + " " for word in WORDS]
     if not chat:
         text = body["prompt"]

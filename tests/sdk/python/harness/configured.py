@@ -47,6 +47,7 @@ def write(directory: Path, *, scripted: str, mock: str, dead: str, gateway: dict
         _chat("floored", ("scripted", "echo"), constraints={"min_max_tokens": 200}),
         _chat("vision", ("scripted", "echo"), modalities={"input": ["text", "image"], "output": ["text"]}),
         _chat("gated", ("scripted", "gated")),
+        _chat("broken", ("scripted", "broken")),
         _chat("endless", ("scripted", "endless")),
         _chat("tooled", ("scripted", "tools")),
         _chat("failing", ("scripted", "fail")),
