@@ -111,7 +111,7 @@ def real(tmp_path_factory, vllm, litellm):
                 }
             ],
         },
-    )  # fmt: skip
+    )
     with running_gateway(directory, bearer=PERSONAL) as gateway:
         with gateway.client(headers=NO_TOOLS) as client:
             yield client.with_options(timeout=120)

@@ -91,7 +91,7 @@ class TestBody:
         assert set(headers) <= {
             "host", "content-type", "content-length", "accept", "accept-encoding", "user-agent", "authorization",
             "x-request-id", "traceparent", "tracestate",
-        }  # fmt: skip
+        }
         assert headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
         assert headers["accept-encoding"] == "identity"
         assert headers["user-agent"].startswith("dgx-gateway/")

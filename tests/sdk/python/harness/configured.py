@@ -32,7 +32,7 @@ def write(directory: Path, *, scripted: str, mock: str, dead: str, gateway: dict
         return {
             "id": f"{label}-backend", "label": label, "kind": "openai", "domain": "local", "base_url": base_url,
             "protocols": list(protocols), **more,
-        }  # fmt: skip
+        }
 
     backends = [
         backend("scripted", scripted, api_key=UPSTREAM_KEY),
@@ -60,7 +60,7 @@ def write(directory: Path, *, scripted: str, mock: str, dead: str, gateway: dict
             **_chat("vectors", ("scripted", "embed")), "type": "embedding", "tools": False,
             "constraints": {"dimensions": DIMENSIONS, "max_inputs": 256, "max_input_bytes": 8192, "max_input_tokens": 2048},
         },
-    ]  # fmt: skip
+    ]
     write_configuration(directory, gateway={"backends": backends} | (gateway or {}), models=models, tokens=_tokens())
 
 
@@ -69,7 +69,7 @@ def _chat(alias: str, *route: tuple[str, str], **more) -> dict:
         "alias": alias, "type": "chat", "family": "Test", "vendor": "test", "description": f"Test model {alias}", "context_window": 8192,
         "modalities": {"input": ["text"], "output": ["text"]}, "tools": True,
         "route": [{"backend": f"{label}-backend", "model": model} for label, model in route], **more,
-    }  # fmt: skip
+    }
 
 
 def _tokens() -> dict:
@@ -96,4 +96,4 @@ def _tokens() -> dict:
                 "secrets": [{"value": EXPIRED, "expires_at": "2020-01-01T00:00:00Z"}],
             },
         ],
-    }  # fmt: skip
+    }
