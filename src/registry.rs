@@ -1,1 +1,61 @@
-//! The only file that names plug-ins.
+//! The only file that names plug-ins: which kinds this binary has, and what it tells an operator at the start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use dgx_gateway_filter::BuildEnv;
+use dgx_gateway_identity::Tokens;
+use dgx_gateway_wire::errors::envelope::OpenAi;
+
+use crate::plugins::Registry;
+
+/// Endpoint kind that the admin listener serves as well.
+pub const ADMIN_PAGES: &str = "health";
+
+/// Everything this binary was built with. Services are built in this order.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::new(Arc::new(OpenAi), include_str!("../conf/routes.yaml"))
+        .service::<dgx_gateway_limits::Service>() // slows down who guesses secrets, so before identity
+        .service::<dgx_gateway_identity::Service>()
+        .service::<dgx_gateway_demo::Service>() // offers itself to models
+        .service::<dgx_gateway_models::Service>()
+        .filter::<dgx_gateway_identity::Authenticate>()
+        .filter::<dgx_gateway_identity::Access>()
+        .filter::<dgx_gateway_limits::Requests>()
+        .filter::<dgx_gateway_limits::PublicPages>()
+        .filter::<dgx_gateway_guard::Body>()
+        .filter::<dgx_gateway_models::Route>()
+        .filter::<dgx_gateway_guard::Content>()
+        .endpoint::<dgx_gateway_discovery::Health>()
+        .endpoint::<dgx_gateway_discovery::Pages>()
+        .endpoint::<dgx_gateway_models::ListEndpoint>()
+}
+
+/// What a gateway without tokens tells the operator: its bearer once, and how to use it. `None` when tokens are
+/// configured.
+#[must_use]
+pub fn greeting(env: &BuildEnv, listen: SocketAddr) -> Option<String> {
+    let tokens = env.service::<Tokens>().ok()?;
+    let (secret, newly_made) = tokens.bootstrap_secret()?;
+    let file = env.data_dir.join("keys/bootstrap-token");
+    let file = file.display();
+    let (said, bearer) = if newly_made {
+        (
+            format!("No token is configured. This bearer was made and is kept in {file}:\n\n  {secret}\n"),
+            secret.to_owned(),
+        )
+    } else {
+        (format!("No token is configured. The bearer in {file} is valid.\n"), format!("$(cat {file})"))
+    };
+    let body = r#"{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Hello, who are you?"}]}"#;
+    Some(format!(
+        "{said}\nTry it:\n\n  curl -N http://{listen}/v1/chat/completions -H \"Authorization: Bearer {bearer}\" \\\n    -H 'Content-Type: application/json' -d '{body}'\n"
+    ))
+}
+
+/// The version of the product, as the version endpoint gives it.
+#[must_use]
+pub fn version() -> dgx_gateway_discovery::Version {
+    dgx_gateway_discovery::version()
+}

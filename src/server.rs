@@ -1,1 +1,267 @@
-//! placeholder
+//! The life of the process: build the world, listen, run, drain.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::clock::SystemClock;
+use dgx_gateway_filter::filter::BackgroundTask;
+use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
+use dgx_gateway_filter::{BuildEnv, Problem};
+use pingora::apps::HttpServerOptions;
+use pingora::listeners::TcpSocketOptions;
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::listening::Service;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Mutex;
+
+use crate::admin;
+use crate::config::{Config, Overrides};
+use crate::plugins::Registry;
+use crate::proxy::{ConnectionGuard, Connections, Gateway, HeldBytes};
+use crate::registry::{ADMIN_PAGES, greeting};
+use crate::telemetry::{self, CoreMetrics};
+use crate::world::{World, WorldError};
+
+/// Attempts that the engine allows for one request: every target twice, because a dead pooled connection does not
+/// count.
+const MOST_TRIES: usize = 2 * dgx_gateway_filter::upstream::MAX_TARGETS;
+/// HTTP/2 window of one upload: the default of 64 KiB makes 32 MiB bodies wait for the client 512 times.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
+/// HTTP/2 window of one connection.
+const H2_CONNECTION_WINDOW: u32 = 4 << 20;
+/// How often a drain looks whether it is done.
+const DRAIN_TICK: Duration = Duration::from_millis(50);
+/// How long nothing may run before a drain is done.
+const DRAIN_QUIET: Duration = Duration::from_millis(200);
+
+/// Why the process does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A port cannot be bound.
+    #[error("{address} cannot be bound: {source}")]
+    Bind {
+        /// Which one.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration is wrong.
+    #[error("the configuration is not valid")]
+    Config(Vec<Problem>),
+    /// A metric is registered twice.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The world cannot be built.
+    #[error(transparent)]
+    World(WorldError),
+}
+
+impl From<WorldError> for StartError {
+    fn from(error: WorldError) -> Self {
+        match error {
+            WorldError::Config(problems) => Self::Config(problems),
+            error => Self::World(error),
+        }
+    }
+}
+
+/// Checks the configuration and everything it names.
+///
+/// # Errors
+/// Every problem.
+pub fn check(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<(), Vec<Problem>> {
+    let config = Config::load(overrides, ambient, &registry.keys())?;
+    World::check(&config, registry, &build_env(&config, ambient))
+}
+
+fn build_env(config: &Config, ambient: &Ambient) -> BuildEnv {
+    BuildEnv::new(Arc::new(SystemClock), ambient.clone(), config.data_dir.clone(), prometheus::Registry::new())
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// It cannot start.
+pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<(), StartError> {
+    let config = Config::load(overrides, ambient, &registry.keys()).map_err(StartError::Config)?;
+    telemetry::init(&config.log);
+    let mut env = build_env(&config, ambient);
+    let metrics = CoreMetrics::register(&env.metrics)?;
+    let world = World::build(&config, registry, &mut env)?;
+    let admin_listener = bind(config.server.admin_listen)?;
+    // the engine binds later and would panic: find out now
+    drop(bind(config.server.listen)?);
+
+    let drain =
+        Arc::new(Drain { metrics: Arc::clone(&metrics), limit: config.server.drain, draining: AtomicBool::new(false) });
+    env.health.add(Arc::clone(&drain) as Arc<dyn HealthSource>);
+    let pages = world.endpoints.get(ADMIN_PAGES).cloned().unwrap_or_default();
+    let admin =
+        AdminService { listener: Mutex::new(Some(admin_listener)), router: admin::router(env.metrics.clone(), pages) };
+
+    let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
+    server.bootstrap();
+    let public = public_service(&server, &config, world, metrics);
+    server.add_service(public);
+    server.add_service(background_service("admin", admin));
+    for task in env.take_tasks() {
+        server.add_service(background_service(task.name, TaskService(Mutex::new(Some(task)))));
+    }
+    announce(&env, &config);
+    server.run(RunArgs { shutdown_signal: Box::new(DrainWatch(drain)) });
+    Ok(())
+}
+
+fn engine_settings(config: &Config) -> ServerConf {
+    ServerConf {
+        threads: config.server.threads,
+        max_retries: MOST_TRIES,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+fn public_service(
+    server: &Server,
+    config: &Config,
+    world: World,
+    metrics: Arc<CoreMetrics>,
+) -> Service<impl pingora::apps::ServerApp + use<>> {
+    let connections = Arc::new(Connections::default());
+    let held = HeldBytes::new(config.server.max_held_bytes);
+    let gateway = Gateway::new(Arc::new(ArcSwap::from_pointee(world)), held, Arc::clone(&connections), metrics);
+    let mut proxy = http_proxy(&server.configuration, gateway);
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    proxy.server_options = Some(options);
+    let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
+    h2.initial_window_size(H2_STREAM_WINDOW).initial_connection_window_size(H2_CONNECTION_WINDOW);
+    proxy.h2_options = Some(h2);
+    let app = ConnectionGuard::new(proxy, config.server.max_connections, connections);
+    let mut service = Service::new("public".to_owned(), app);
+    service.add_tcp_with_settings(&config.server.listen.to_string(), TcpSocketOptions::default());
+    service
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Bind { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Says where it listens and, without tokens, how to begin. Standard output, because it is for the operator.
+fn announce(env: &BuildEnv, config: &Config) {
+    let mut text = format!(
+        "dgx-gateway {} listens on http://{} (metrics: http://{}/metrics)\n",
+        env!("CARGO_PKG_VERSION"),
+        config.server.listen,
+        config.server.admin_listen
+    );
+    if let Some(greeting) = greeting(env, config.server.listen) {
+        text.push_str(&greeting);
+    }
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        tracing::debug!(%error, "nobody reads the greeting");
+    }
+}
+
+struct AdminService {
+    listener: Mutex<Option<TcpListener>>,
+    router: axum::Router,
+}
+
+#[async_trait]
+impl BackgroundService for AdminService {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Some(listener) = self.listener.lock().await.take() else { return };
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
+        };
+        let stop = async move { drop(shutdown.changed().await) };
+        if let Err(error) = axum::serve(listener, self.router.clone()).with_graceful_shutdown(stop).await {
+            tracing::error!(%error, "the admin listener ended");
+        }
+    }
+}
+
+struct TaskService(Mutex<Option<BackgroundTask>>);
+
+#[async_trait]
+impl BackgroundService for TaskService {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let Some(task) = self.0.lock().await.take() else { return };
+        tokio::select! {
+            () = task.run => tracing::debug!(task = task.name, "background task ended"),
+            _ = shutdown.changed() => {}
+        }
+    }
+}
+
+/// What is known of the end of the process.
+struct Drain {
+    metrics: Arc<CoreMetrics>,
+    limit: Duration,
+    draining: AtomicBool,
+}
+
+impl HealthSource for Drain {
+    fn limitations(&self) -> Vec<Limitation> {
+        let draining = self.draining.load(Ordering::Relaxed);
+        draining.then_some(Limitation { reason: "draining", severity: Severity::Unready }).into_iter().collect()
+    }
+}
+
+impl Drain {
+    /// Returns when nothing runs any more, or when the time is over.
+    async fn done(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        let end = tokio::time::Instant::now() + self.limit;
+        let mut quiet = Duration::ZERO;
+        while quiet < DRAIN_QUIET && tokio::time::Instant::now() < end {
+            tokio::time::sleep(DRAIN_TICK).await;
+            quiet = if self.metrics.running() == 0 { quiet + DRAIN_TICK } else { Duration::ZERO };
+        }
+        tracing::info!(running = self.metrics.running(), "drained");
+    }
+}
+
+/// Waits for a signal, then for the running requests. A second signal ends the wait.
+struct DrainWatch(Arc<Drain>);
+
+#[async_trait]
+impl ShutdownSignalWatch for DrainWatch {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::error!("signals cannot be watched; stopping");
+            return ShutdownSignal::FastShutdown;
+        };
+        let mut any = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let first = any().await;
+        tracing::info!(signal = first, "draining");
+        tokio::select! {
+            () = self.0.done() => {}
+            signal = any() => tracing::warn!(signal, "second signal: running requests are cut"),
+        }
+        ShutdownSignal::FastShutdown
+    }
+}

@@ -1,5 +1,6 @@
 //! The world: everything a request needs, built from one configuration. A request keeps the world it began with.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub struct World {
     pub renderer: Arc<dyn ErrorRenderer>,
     /// Settings of the core.
     pub server: Server,
+    /// Endpoints by the name of their kind.
+    pub endpoints: HashMap<&'static str, axum::Router>,
 }
 
 /// Why there is no world.
@@ -63,8 +66,9 @@ impl World {
         for (name, build) in builders {
             build(env).map_err(|source| WorldError::Build { part: name.to_owned(), source })?;
         }
-        let routes = build_routes(plans, registry, env)?;
-        Ok(Self { routes, renderer: Arc::clone(&registry.renderer), server: config.server.clone() })
+        let endpoints = build_endpoints(registry, env)?;
+        let routes = build_routes(plans, &endpoints, env)?;
+        Ok(Self { endpoints, routes, renderer: Arc::clone(&registry.renderer), server: config.server.clone() })
     }
 
     /// Checks without building.
@@ -150,13 +154,21 @@ fn names(registry: &Registry) -> String {
     registry.filters.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ")
 }
 
-fn build_routes(plans: Vec<RoutePlan>, registry: &Registry, env: &BuildEnv) -> Result<RouteTable, WorldError> {
-    let mut endpoints = std::collections::HashMap::new();
+fn build_endpoints(registry: &Registry, env: &BuildEnv) -> Result<HashMap<&'static str, axum::Router>, WorldError> {
+    let mut endpoints = HashMap::new();
     for endpoint in &registry.endpoints {
         let router =
             (endpoint.build)(env).map_err(|source| WorldError::Build { part: endpoint.name.to_owned(), source })?;
         endpoints.insert(endpoint.name, router);
     }
+    Ok(endpoints)
+}
+
+fn build_routes(
+    plans: Vec<RoutePlan>,
+    endpoints: &HashMap<&'static str, axum::Router>,
+    env: &BuildEnv,
+) -> Result<RouteTable, WorldError> {
     let mut table = RouteTable::default();
     for RoutePlan { spec, filters } in plans {
         let mut built = Vec::with_capacity(filters.len());

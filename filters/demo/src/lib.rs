@@ -13,6 +13,7 @@
 //! | `cut`, `usage` | `stop`, `max_tokens`, and the token estimate behind them |
 //! | `stream` | events at the pace of `stream::WORD_PAUSE` |
 //! | `error` | refusals in the OpenAI form |
+//! | `service` | the plug-in that offers it |
 
 mod answer;
 mod chat;
@@ -23,12 +24,15 @@ mod error;
 mod models;
 mod prompt;
 mod schema;
+mod service;
 mod stream;
 mod tools;
 mod usage;
 
 #[cfg(test)]
 mod tests;
+
+pub use self::service::{Service, Settings};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

@@ -107,7 +107,13 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_worst_limitation() {
         let (status, body) = ask(&[]).await;
-        assert_eq!((status, body.to_string()), (200, r#"{"checked_at":"2026-05-17T06:40:00Z","degraded_reasons":[],"ready":true,"status":"ok"}"#.to_owned()));
+        assert_eq!(
+            (status, body.to_string()),
+            (
+                200,
+                r#"{"checked_at":"2026-05-17T06:40:00Z","degraded_reasons":[],"ready":true,"status":"ok"}"#.to_owned()
+            )
+        );
         for (severity, code, word, ready) in [
             (Severity::Degraded, 200, "degraded", true),
             (Severity::Impaired, 200, "critical", true),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::{
-    BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, Rope,
+    BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem,
+    Rope,
 };
 use dgx_gateway_wire::request::{self, Finding, Kind, Member, Scan, Scanner};
 use http::header;
@@ -111,15 +112,17 @@ fn not_json(error: &request::ScanError) -> FilterError {
 fn media_type(head: &http::request::Parts) -> Result<(), FilterError> {
     let unsupported = |message, param| Err(FilterError::client(ErrorCode::UnsupportedMediaType, message).param(param));
     if let Some(value) = head.headers.get(header::CONTENT_TYPE) {
-        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence =
+            value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
             return unsupported("The body must be JSON: send Content-Type application/json.", "headers.content-type");
         }
     }
     match head.headers.get(header::CONTENT_ENCODING) {
-        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"identity") => {
-            unsupported("This content encoding is not supported. Send the body uncompressed.", "headers.content-encoding")
-        }
+        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"identity") => unsupported(
+            "This content encoding is not supported. Send the body uncompressed.",
+            "headers.content-encoding",
+        ),
         _ => Ok(()),
     }
 }
@@ -134,7 +137,13 @@ fn members(scan: &Scan, protocol: Protocol) -> Result<(), FilterError> {
     match protocol {
         Protocol::Chat => messages(scan)?,
         Protocol::Completions => required(scan.prompt.as_ref(), "prompt", &[Kind::String, Kind::Array])?,
-        Protocol::Embeddings => return required(scan.input.as_ref(), "input", &[Kind::String, Kind::Array, Kind::Number, Kind::Object, Kind::Bool]),
+        Protocol::Embeddings => {
+            return required(
+                scan.input.as_ref(),
+                "input",
+                &[Kind::String, Kind::Array, Kind::Number, Kind::Object, Kind::Bool],
+            );
+        }
     }
     optional(scan.stream.as_ref(), "stream", Kind::Bool)?;
     optional(scan.stream_options.as_ref(), "stream_options", Kind::Object)?;
@@ -162,7 +171,9 @@ fn message_error(finding: &Finding) -> Option<FilterError> {
 
 fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Result<(), FilterError> {
     match member {
-        None => Err(FilterError::client(ErrorCode::MissingField, format!("The member {name} is required.")).param(name)),
+        None => {
+            Err(FilterError::client(ErrorCode::MissingField, format!("The member {name} is required.")).param(name))
+        }
         Some(member) if member.kind == Kind::Null => required(None, name, kinds),
         Some(member) if !kinds.contains(&member.kind) => Err(wrong_type(name)),
         Some(_) => Ok(()),

@@ -48,7 +48,8 @@ struct ContentExchange;
 impl Exchange for ContentExchange {
     async fn request_ready(&mut self, _body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         let traits = cx.facts.get::<ModelTraits>().copied().unwrap_or_default();
-        let refusal = cx.facts.get::<Scan>().and_then(|scan| scan.findings.iter().find_map(|finding| refusal(finding, traits)));
+        let refusal =
+            cx.facts.get::<Scan>().and_then(|scan| scan.findings.iter().find_map(|finding| refusal(finding, traits)));
         refusal.map_or(Ok(Flow::Continue), Err)
     }
 }
@@ -67,9 +68,16 @@ fn refusal(finding: &Finding, traits: ModelTraits) -> Option<FilterError> {
         P::ImageUrlMissing => (MissingField, "An image part needs a URL."),
         P::ImageUrlNotString => (InvalidField, "The URL of an image must be a string."),
         P::ImageUrlRemote => (ImageUrlNotSupported, "Image URLs are not fetched. Send the image as a base64 data URI."),
-        P::ImageDecode => (ImageDecodeError, "The image must be a data URI with a JPEG, PNG, WebP or GIF of the declared type."),
-        P::ImageBase64 => (ImageBase64Invalid, "The image is not valid base64: use the standard alphabet with padding and without line breaks."),
-        P::ToolArguments => (ToolCallArgumentsInvalid, "The arguments of a tool call must be a string that holds JSON."),
+        P::ImageDecode => {
+            (ImageDecodeError, "The image must be a data URI with a JPEG, PNG, WebP or GIF of the declared type.")
+        }
+        P::ImageBase64 => (
+            ImageBase64Invalid,
+            "The image is not valid base64: use the standard alphabet with padding and without line breaks.",
+        ),
+        P::ToolArguments => {
+            (ToolCallArgumentsInvalid, "The arguments of a tool call must be a string that holds JSON.")
+        }
         P::EmbeddingInputEmpty => (InvalidField, "An embedding input must not be empty."),
         P::EmbeddingInputType => (InvalidField, "An embedding input must be a string or an array of integers."),
         P::EmbeddingTooManyInputs => (EmbeddingInputTooLarge, "At most 256 inputs are embedded at once."),

@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::max_tokens::{Applied, Bounds};
 
 /// Both names of the header, newest first.
-const HEADERS: [HeaderName; 2] = [HeaderName::from_static("spass-applied"), HeaderName::from_static("x-rust-api-applied")];
+const HEADERS: [HeaderName; 2] =
+    [HeaderName::from_static("spass-applied"), HeaderName::from_static("x-rust-api-applied")];
 /// Largest value of the contract.
 const LARGEST: i64 = 2_147_483_647;
 
@@ -56,9 +57,16 @@ impl Sent {
 
 fn read(member: Option<&Member>, name: &'static str, body: &Rope) -> Result<Option<(Member, u64)>, FilterError> {
     let Some(member) = member.filter(|member| member.kind != Kind::Null) else { return Ok(None) };
-    match patch::read_integer(body, member).ok().filter(|value| (1..=LARGEST).contains(value)).and_then(|value| u64::try_from(value).ok()) {
+    match patch::read_integer(body, member)
+        .ok()
+        .filter(|value| (1..=LARGEST).contains(value))
+        .and_then(|value| u64::try_from(value).ok())
+    {
         Some(value) => Ok(Some((member.clone(), value))),
-        None => Err(FilterError::client(ErrorCode::InvalidField, format!("{name} must be an integer from 1 to {LARGEST}.")).param(name)),
+        None => {
+            Err(FilterError::client(ErrorCode::InvalidField, format!("{name} must be an integer from 1 to {LARGEST}."))
+                .param(name))
+        }
     }
 }
 

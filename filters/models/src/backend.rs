@@ -142,7 +142,9 @@ impl Backend {
     pub fn root(&self) -> Option<String> {
         match &self.upstream.address {
             Address::Embedded(_) => None,
-            Address::Tcp { host, port, tls } => Some(format!("{}://{host}:{port}", if *tls { "https" } else { "http" })),
+            Address::Tcp { host, port, tls } => {
+                Some(format!("{}://{host}:{port}", if *tls { "https" } else { "http" }))
+            }
         }
     }
 }
@@ -158,7 +160,13 @@ impl Drop for Running {
 }
 
 /// Checks one entry of `backends`. `n` is its number within its domain, from 1.
-pub(crate) fn check(file: &BackendFile, key: &str, n: usize, embedded: &EmbeddedUpstreams, problems: &mut Vec<Problem>) -> Option<Backend> {
+pub(crate) fn check(
+    file: &BackendFile,
+    key: &str,
+    n: usize,
+    embedded: &EmbeddedUpstreams,
+    problems: &mut Vec<Problem>,
+) -> Option<Backend> {
     let before = problems.len();
     let label = file.label.clone().unwrap_or_else(|| format!("{}-{n}", file.domain.as_str()));
     if !is_label(&label) {
@@ -166,13 +174,15 @@ pub(crate) fn check(file: &BackendFile, key: &str, n: usize, embedded: &Embedded
     }
     let (address, base_path) = address(file, key, embedded, problems)?;
     let credential = credential(file, key, problems);
-    let connect = milliseconds(file.connect_timeout_ms.unwrap_or(2000), 60_000, &format!("{key}.connect_timeout_ms"), problems);
+    let connect =
+        milliseconds(file.connect_timeout_ms.unwrap_or(2000), 60_000, &format!("{key}.connect_timeout_ms"), problems);
     let first_byte = file.first_byte_timeout_seconds.unwrap_or(120);
     if !(1..=3600).contains(&first_byte) {
         problems.push(Problem::at(format!("{key}.first_byte_timeout_seconds"), "must be 1 to 3600"));
     }
     let label: Arc<str> = label.into();
-    let upstream = Upstream { label: Arc::clone(&label), address, version: HttpVersion::Http1, connect_timeout: connect };
+    let upstream =
+        Upstream { label: Arc::clone(&label), address, version: HttpVersion::Http1, connect_timeout: connect };
     (problems.len() == before).then(|| Backend {
         id: file.id.as_str().into(),
         label,
@@ -210,7 +220,12 @@ fn milliseconds(value: u64, most: u64, key: &str, problems: &mut Vec<Problem>) -
     Duration::from_millis(value)
 }
 
-fn address(file: &BackendFile, key: &str, embedded: &EmbeddedUpstreams, problems: &mut Vec<Problem>) -> Option<(Address, String)> {
+fn address(
+    file: &BackendFile,
+    key: &str,
+    embedded: &EmbeddedUpstreams,
+    problems: &mut Vec<Problem>,
+) -> Option<(Address, String)> {
     if file.kind == BackendKind::Demo {
         let router = embedded.0.iter().find(|(name, _)| *name == "demo").map(|(_, router)| Arc::clone(router));
         if router.is_none() {

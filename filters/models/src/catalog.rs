@@ -93,7 +93,14 @@ impl Entry {
     /// A step without history.
     #[must_use]
     pub fn new(backend: Arc<Backend>, model: Arc<str>, max_model_len: Option<u64>) -> Self {
-        Self { backend, model, max_model_len, failures: AtomicU32::new(0), skip_until: AtomicU64::new(0), epoch: Instant::now() }
+        Self {
+            backend,
+            model,
+            max_model_len,
+            failures: AtomicU32::new(0),
+            skip_until: AtomicU64::new(0),
+            epoch: Instant::now(),
+        }
     }
 
     fn millis(&self, at: Instant) -> u64 {
@@ -170,7 +177,12 @@ impl Catalog {
     ///
     /// # Errors
     /// Why not.
-    pub fn resolve(&self, slug: &str, principal: Option<&Principal>, protocol: Protocol) -> Result<(&Arc<Model>, Vec<Arc<Entry>>), Unusable> {
+    pub fn resolve(
+        &self,
+        slug: &str,
+        principal: Option<&Principal>,
+        protocol: Protocol,
+    ) -> Result<(&Arc<Model>, Vec<Arc<Entry>>), Unusable> {
         let model = self.find(slug).filter(|model| model.kind.fits(protocol) && allowed(&model.alias, slug, principal));
         let model = model.ok_or(Unusable::NotAvailable)?;
         let speaks = |entry: &&Arc<Entry>| entry.backend.protocols.contains(&protocol);
@@ -204,7 +216,10 @@ pub(crate) fn models(file: CatalogFile, backends: &[Arc<Backend>], problems: &mu
     for (index, raw) in file.models.into_iter().enumerate() {
         let key = format!("models[{index}]");
         if !is_slug(&raw.alias) {
-            problems.push(Problem::at(format!("{key}.alias"), "must match ^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$ without .. and //"));
+            problems.push(Problem::at(
+                format!("{key}.alias"),
+                "must match ^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$ without .. and //",
+            ));
         }
         if !seen.insert(raw.alias.clone()) {
             problems.push(Problem::at(format!("{key}.alias"), "stands twice in the catalog"));
@@ -218,7 +233,11 @@ fn model(raw: ModelFile, key: &str, backends: &[Arc<Backend>], problems: &mut Ve
     if raw.route.is_empty() {
         problems.push(Problem::at(format!("{key}.route"), "must not be empty"));
     }
-    let route = raw.route.iter().enumerate().filter_map(|(at, entry)| route_entry(entry, &format!("{key}.route[{at}]"), backends, problems));
+    let route = raw
+        .route
+        .iter()
+        .enumerate()
+        .filter_map(|(at, entry)| route_entry(entry, &format!("{key}.route[{at}]"), backends, problems));
     let route = route.collect();
     Model {
         alias: raw.alias.as_str().into(),
@@ -234,9 +253,16 @@ fn model(raw: ModelFile, key: &str, backends: &[Arc<Backend>], problems: &mut Ve
     }
 }
 
-fn route_entry(entry: &EntryFile, key: &str, backends: &[Arc<Backend>], problems: &mut Vec<Problem>) -> Option<Arc<Entry>> {
+fn route_entry(
+    entry: &EntryFile,
+    key: &str,
+    backends: &[Arc<Backend>],
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<Entry>> {
     match backends.iter().find(|backend| *backend.id == *entry.backend) {
-        Some(backend) => Some(Arc::new(Entry::new(Arc::clone(backend), entry.model.as_str().into(), entry.max_model_len))),
+        Some(backend) => {
+            Some(Arc::new(Entry::new(Arc::clone(backend), entry.model.as_str().into(), entry.max_model_len)))
+        }
         None => {
             problems.push(Problem::at(format!("{key}.backend"), format!("there is no backend {}", entry.backend)));
             None

@@ -23,8 +23,11 @@ const MAX_LIST_BYTES: usize = 1024 * 1024;
 /// Most models taken over from one backend.
 const MAX_MODELS: usize = 1000;
 /// Model servers that are looked for on the loopback when nothing is configured: id, kind, usual port.
-const USUAL: [(&str, BackendKind, u16); 3] =
-    [("vllm", BackendKind::Vllm, 8000), ("litellm", BackendKind::Litellm, 4000), ("ollama", BackendKind::Ollama, 11434)];
+const USUAL: [(&str, BackendKind, u16); 3] = [
+    ("vllm", BackendKind::Vllm, 8000),
+    ("litellm", BackendKind::Litellm, 4000),
+    ("ollama", BackendKind::Ollama, 11434),
+];
 
 /// The backends of a gateway without configuration.
 pub(crate) fn usual(litellm_key: Option<String>, demo: bool) -> Vec<BackendFile> {
@@ -62,7 +65,12 @@ fn demo_models() -> Vec<String> {
 
 /// Looks at all backends again and again. With `take_over` their models become the catalog.
 pub async fn watch(service: Arc<Models>, take_over: bool) {
-    let client = match reqwest::Client::builder().timeout(LOOK_TIMEOUT).redirect(reqwest::redirect::Policy::none()).no_proxy().build() {
+    let client = match reqwest::Client::builder()
+        .timeout(LOOK_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+    {
         Ok(client) => client,
         Err(error) => return tracing::error!(%error, "backends cannot be looked at"),
     };
@@ -129,7 +137,9 @@ async fn list(client: &reqwest::Client, backend: &Backend, url: &str) -> Result<
             return Err("the list is too long");
         }
     }
-    serde_json::from_slice::<List>(&body).map(|list| list.data.into_iter().map(|model| model.id).collect()).map_err(|_| "the list is not JSON")
+    serde_json::from_slice::<List>(&body)
+        .map(|list| list.data.into_iter().map(|model| model.id).collect())
+        .map_err(|_| "the list is not JSON")
 }
 
 /// The catalog with exactly these models of a backend; what other backends offer first stays theirs.
@@ -141,7 +151,10 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, ids: &[String]) -> Cat
     for model in catalog.models() {
         if !ours(model) || offered.contains(&*model.alias) {
             kept.insert(Arc::clone(&model.alias));
-            let entry = model.route.first().map(|entry| Entry::new(Arc::clone(&entry.backend), Arc::clone(&entry.model), entry.max_model_len));
+            let entry = model
+                .route
+                .first()
+                .map(|entry| Entry::new(Arc::clone(&entry.backend), Arc::clone(&entry.model), entry.max_model_len));
             models.extend(entry.map(|entry| discovered(&model.alias, model.kind, entry)));
         }
     }
@@ -154,5 +167,9 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, ids: &[String]) -> Cat
 /// Model lists do not say what a model does; names of embedding models mostly do.
 fn kind_of(id: &str) -> ModelKind {
     let id = id.to_ascii_lowercase();
-    if id.contains("embed") || id.contains("bge-") || id.contains("e5-") { ModelKind::Embedding } else { ModelKind::Chat }
+    if id.contains("embed") || id.contains("bge-") || id.contains("e5-") {
+        ModelKind::Embedding
+    } else {
+        ModelKind::Chat
+    }
 }

@@ -21,11 +21,20 @@ impl Metrics {
                 &["backend", "model", "result"],
             )?,
             fallbacks: IntCounterVec::new(
-                Opts::new("dgx_gateway_upstream_fallbacks_total", "Requests that another backend than the first one served."),
+                Opts::new(
+                    "dgx_gateway_upstream_fallbacks_total",
+                    "Requests that another backend than the first one served.",
+                ),
                 &["model", "backend"],
             )?,
-            up: IntGaugeVec::new(Opts::new("dgx_gateway_backend_up", "1 when the backend was alive when last seen."), &["backend", "domain"])?,
-            in_flight: IntGaugeVec::new(Opts::new("dgx_gateway_backend_in_flight", "Requests running on the backend."), &["backend"])?,
+            up: IntGaugeVec::new(
+                Opts::new("dgx_gateway_backend_up", "1 when the backend was alive when last seen."),
+                &["backend", "domain"],
+            )?,
+            in_flight: IntGaugeVec::new(
+                Opts::new("dgx_gateway_backend_in_flight", "Requests running on the backend."),
+                &["backend"],
+            )?,
         };
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.fallbacks.clone()))?;

@@ -8,8 +8,8 @@ use dgx_gateway_filter::body::Patch;
 use dgx_gateway_filter::facts::{ModelChoice, ModelTraits, Principal, Usage};
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
-    BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow, Outcome, Problem,
-    ResponseHead, Rope,
+    BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow,
+    Outcome, Problem, ResponseHead, Rope,
 };
 use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body};
 use dgx_gateway_wire::request::{Member, Scan, patch};
@@ -119,8 +119,15 @@ impl Exchange for ModelsExchange {
     async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
         let chosen = self.choose(scan, body, cx)?;
-        cx.facts.insert(ModelChoice { slug: Arc::clone(&chosen.slug), alias: Arc::clone(&chosen.model.alias), stream: chosen.stream });
-        cx.facts.insert(ModelTraits { image_input: chosen.model.image_input, accepts_image_url: chosen.model.accepts_image_url });
+        cx.facts.insert(ModelChoice {
+            slug: Arc::clone(&chosen.slug),
+            alias: Arc::clone(&chosen.model.alias),
+            stream: chosen.stream,
+        });
+        cx.facts.insert(ModelTraits {
+            image_input: chosen.model.image_input,
+            accepts_image_url: chosen.model.accepts_image_url,
+        });
         cx.plan.targets = chosen.entries.iter().map(|entry| Arc::clone(&entry.backend.upstream)).collect();
         self.chosen = Some(chosen);
         Ok(Flow::Continue)
@@ -135,7 +142,9 @@ impl Exchange for ModelsExchange {
         self.relay = None;
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
         attempt.headers.insert(header::CONTENT_TYPE, JSON);
-        attempt.headers.insert(header::ACCEPT, if chosen.stream { HeaderValue::from_static("text/event-stream") } else { JSON });
+        attempt
+            .headers
+            .insert(header::ACCEPT, if chosen.stream { HeaderValue::from_static("text/event-stream") } else { JSON });
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
@@ -193,7 +202,12 @@ impl Exchange for ModelsExchange {
         Ok(())
     }
 
-    fn response_chunk(&mut self, part: &mut Option<Bytes>, end: bool, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
+    fn response_chunk(
+        &mut self,
+        part: &mut Option<Bytes>,
+        end: bool,
+        cx: &mut ExchangeCx<'_>,
+    ) -> Result<(), FilterError> {
         if let Some(relay) = &mut self.relay {
             *part = relay.push(part.take(), end)?;
             if end && let Some(usage) = relay.usage() {
@@ -216,7 +230,8 @@ impl ModelsExchange {
         let name = scan.model.clone().ok_or_else(|| FilterError::internal("a body without a model passed"))?;
         let slug = patch::read_string(body, &name).unwrap_or_default();
         let catalog = self.service.catalog.load();
-        let (model, entries) = catalog.resolve(&slug, principal, self.protocol).map_err(|unusable| refusal(unusable))?;
+        let (model, entries) =
+            catalog.resolve(&slug, principal, self.protocol).map_err(|unusable| refusal(unusable))?;
         let slug: Arc<str> = slug.into();
         Ok(Chosen {
             shown: model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
@@ -283,7 +298,10 @@ impl ModelsExchange {
                 Verdict::Relay
             }
             Err(error) => {
-                let status = error.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::BAD_GATEWAY);
+                let status = error
+                    .status
+                    .and_then(|status| StatusCode::from_u16(status).ok())
+                    .unwrap_or(StatusCode::BAD_GATEWAY);
                 self.judge_meaning(status, &head.headers, body)
             }
         }
@@ -374,10 +392,12 @@ impl Chosen {
 fn refusal(unusable: Unusable) -> FilterError {
     match unusable {
         Unusable::NotAvailable => {
-            FilterError::client(ErrorCode::ModelNotInAllowlist, "This model is not available. See GET /v1/models.").param("model")
+            FilterError::client(ErrorCode::ModelNotInAllowlist, "This model is not available. See GET /v1/models.")
+                .param("model")
         }
         Unusable::NoBackend => {
-            FilterError::client(ErrorCode::InvalidField, "No backend of this model serves this endpoint.").param("model")
+            FilterError::client(ErrorCode::InvalidField, "No backend of this model serves this endpoint.")
+                .param("model")
         }
     }
 }

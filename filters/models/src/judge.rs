@@ -35,17 +35,25 @@ fn until(date: &str) -> Option<Duration> {
 }
 
 /// An error status. `say` makes a message for the client from the body.
-pub(crate) fn status(status: StatusCode, headers: &HeaderMap, body: &[u8], say: impl FnOnce(&[u8]) -> String) -> Verdict {
+pub(crate) fn status(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+    say: impl FnOnce(&[u8]) -> String,
+) -> Verdict {
     use ErrorCode as E;
     let refusal = classify(status.as_u16(), body);
     match (status.as_u16(), refusal) {
-        (_, UpstreamRefusal::ContextLength) => {
-            fail(FilterError::client(E::ContextLengthExceeded, "The prompt does not fit the context of this model.").param("messages"))
+        (_, UpstreamRefusal::ContextLength) => fail(
+            FilterError::client(E::ContextLengthExceeded, "The prompt does not fit the context of this model.")
+                .param("messages"),
+        ),
+        (400, UpstreamRefusal::MaxTokensTooSmall) => fail(
+            FilterError::client(E::MaxTokensBelowMinimum, "This model needs a larger max_tokens.").param("max_tokens"),
+        ),
+        (403, UpstreamRefusal::Moderation) => {
+            fail(FilterError::client(E::UpstreamBadRequest, say(body)).status(StatusCode::BAD_REQUEST))
         }
-        (400, UpstreamRefusal::MaxTokensTooSmall) => {
-            fail(FilterError::client(E::MaxTokensBelowMinimum, "This model needs a larger max_tokens.").param("max_tokens"))
-        }
-        (403, UpstreamRefusal::Moderation) => fail(FilterError::client(E::UpstreamBadRequest, say(body)).status(StatusCode::BAD_REQUEST)),
         (400 | 409 | 413 | 415 | 422, _) | (404, UpstreamRefusal::UnknownObject) => {
             fail(FilterError::client(E::UpstreamBadRequest, say(body)).status(status))
         }
@@ -62,9 +70,12 @@ fn fail(error: FilterError) -> Verdict {
 /// The answer when the last entry of a route gave this status.
 pub(crate) fn last_status(status: StatusCode, headers: &HeaderMap) -> FilterError {
     match status.as_u16() {
-        402 | 429 => FilterError::policy(ErrorCode::ModelQuotaExhausted, "The quota of this model is used up. Wait, or choose another model.")
-            .param("model")
-            .retry_after(retry_after(headers)),
+        402 | 429 => FilterError::policy(
+            ErrorCode::ModelQuotaExhausted,
+            "The quota of this model is used up. Wait, or choose another model.",
+        )
+        .param("model")
+        .retry_after(retry_after(headers)),
         408 => FilterError::upstream(ErrorCode::UpstreamTimeout, "The upstream did not answer in time."),
         _ => FilterError::upstream(ErrorCode::UpstreamError, "The upstream failed."),
     }
@@ -74,7 +85,9 @@ pub(crate) fn last_status(status: StatusCode, headers: &HeaderMap) -> FilterErro
 pub(crate) fn failure(failure: AttemptFailure) -> Verdict {
     match failure {
         AttemptFailure::Total => fail(last_failure(failure)),
-        AttemptFailure::Connect | AttemptFailure::Reset | AttemptFailure::Timeout | AttemptFailure::Tls => Verdict::Next,
+        AttemptFailure::Connect | AttemptFailure::Reset | AttemptFailure::Timeout | AttemptFailure::Tls => {
+            Verdict::Next
+        }
     }
 }
 

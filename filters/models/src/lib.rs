@@ -29,4 +29,6 @@ pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running};
 pub use self::endpoint::ListEndpoint;
 pub use self::filter::{Route, RouteConfig};
 pub use self::service::{Checked, Models, Service};
-pub use self::settings::{BackendFile, CatalogFile, ConstraintsFile, EntryFile, ModalitiesFile, ModelFile, Settings, StreamFile};
+pub use self::settings::{
+    BackendFile, CatalogFile, ConstraintsFile, EntryFile, ModalitiesFile, ModelFile, Settings, StreamFile,
+};

@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn nothing_leaves_before_the_first_event_that_means_something() {
         let mut relay = Relay::new("slug".into(), false);
-        let role = &STREAM[..STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap()];
+        let role = &STREAM
+            [..STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap()];
         assert_eq!(relay.push(Some(Bytes::copy_from_slice(role.as_bytes())), false).unwrap(), None);
         let left = relay.push(Some(Bytes::copy_from_slice(&STREAM.as_bytes()[role.len()..])), false).unwrap().unwrap();
         assert_eq!(String::from_utf8(left.to_vec()).unwrap().matches("\"role\"").count(), 1);

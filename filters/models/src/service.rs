@@ -75,7 +75,8 @@ impl ServiceKind for Service {
         problems.extend(in_models.into_iter().map(|problem| problem.in_file(&models_file)));
         let stream = stream(settings.stream, &mut problems);
         if problems.is_empty() {
-            let litellm_key = ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
+            let litellm_key =
+                ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
             Ok(Checked { backends: settings.backends, models, models_file, stream, litellm_key })
         } else {
             Err(problems)
@@ -86,7 +87,8 @@ impl ServiceKind for Service {
         let embedded = env.service::<EmbeddedUpstreams>().unwrap_or_default();
         let mut problems = Vec::new();
         let configured = !checked.backends.is_empty();
-        let files = if configured { checked.backends } else { discover::usual(checked.litellm_key, !embedded.0.is_empty()) };
+        let files =
+            if configured { checked.backends } else { discover::usual(checked.litellm_key, !embedded.0.is_empty()) };
         let backends = backends(&files, &embedded, &mut problems);
         let models = catalog::models(checked.models, &backends, &mut problems);
         if let Some(problem) = problems.first() {
@@ -129,7 +131,9 @@ fn read_models(file: &PathBuf, ambient: &Ambient, problems: &mut Vec<Problem>) -
             return empty;
         }
     };
-    match yaml::parse(&text, file, ambient).and_then(|value| yaml::read(value).map_err(|problem| vec![problem.in_file(file)])) {
+    match yaml::parse(&text, file, ambient)
+        .and_then(|value| yaml::read(value).map_err(|problem| vec![problem.in_file(file)]))
+    {
         Ok(models) => models,
         Err(found) => {
             problems.extend(found);
@@ -163,7 +167,9 @@ fn backends(files: &[BackendFile], embedded: &EmbeddedUpstreams, problems: &mut 
 }
 
 fn stream(file: crate::settings::StreamFile, problems: &mut Vec<Problem>) -> StreamLimits {
-    for (key, value) in [("stream.idle_timeout_seconds", file.idle_timeout_seconds), ("stream.max_seconds", file.max_seconds)] {
+    for (key, value) in
+        [("stream.idle_timeout_seconds", file.idle_timeout_seconds), ("stream.max_seconds", file.max_seconds)]
+    {
         if !(1..=86_400).contains(&value) {
             problems.push(Problem::at(key, "must be 1 to 86400"));
         }
@@ -176,7 +182,9 @@ impl Models {
         let catalog = self.catalog.load();
         let mut found: Vec<Arc<Backend>> = Vec::new();
         for entry in catalog.models().iter().flat_map(|model| &model.route) {
-            if entry.backend.protocols.contains(&Protocol::Chat) && !found.iter().any(|known| Arc::ptr_eq(known, &entry.backend)) {
+            if entry.backend.protocols.contains(&Protocol::Chat)
+                && !found.iter().any(|known| Arc::ptr_eq(known, &entry.backend))
+            {
                 found.push(Arc::clone(&entry.backend));
             }
         }
