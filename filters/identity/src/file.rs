@@ -10,6 +10,7 @@ use serde_yaml::Value;
 
 use crate::catalog::CheckedTokens;
 use crate::digest::Digest;
+use crate::locate;
 use crate::scopes::Role;
 use crate::tenant::{DEFAULT_TENANT, Tenant};
 use crate::token::{Secret, Token, VISIBLE, is_sendable};
@@ -40,13 +41,20 @@ fn parse(text: &str, ambient: &Ambient, default_exists: bool) -> Result<CheckedT
     let value: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax_problem(&error)])?;
     let mut reader = Reader::new(ambient);
     let checked = read_root(Node::root(value), default_exists, &mut reader);
-    let problems = reader.into_problems();
+    let problems: Vec<_> = reader.into_problems().into_iter().map(|problem| located(problem, text)).collect();
     if problems.is_empty() { Ok(checked.unwrap_or_default()) } else { Err(problems) }
 }
 
+/// The parser's own words are not told: some of them quote the file, and the file holds secrets.
 fn syntax_problem(error: &serde_yaml::Error) -> Problem {
-    let mut problem = Problem::at("", format!("is not valid YAML: {error}"));
+    let message = "is not valid YAML here or shortly before: indentation, brackets, quotes, tags, or a key given twice";
+    let mut problem = Problem::at("", message);
     problem.line = error.location().map(|location| location.line());
+    problem
+}
+
+fn located(mut problem: Problem, text: &str) -> Problem {
+    problem.line = locate::line(text, &problem.key);
     problem
 }
 

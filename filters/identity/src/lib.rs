@@ -9,7 +9,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `service`, [`config`] | the service behind `auth` and its settings |
-//! | `file`, `yaml`, `expand` | reading `tokens.yaml` with all its problems at once |
+//! | `file`, `yaml`, `expand`, `locate` | reading `tokens.yaml` with all its problems at once |
 //! | [`token`], [`tenant`], [`defaults`], [`scopes`] | what the file says, checked and typed |
 //! | [`catalog`], `bootstrap` | the tokens in use, and the one that is made when there is none |
 //! | `authenticate`, `credential`, `tenant_choice` | filter `identity`: secret, tenant, client address |
@@ -27,6 +27,7 @@ mod digest;
 mod expand;
 mod file;
 mod header;
+mod locate;
 mod refusal;
 pub mod scopes;
 mod service;

@@ -43,7 +43,7 @@ fn problems(yaml: &str) -> Vec<String> {
 
 fn told(result: Result<CheckedTokens, Vec<Problem>>) -> Vec<String> {
     let problems = result.err().unwrap_or_default();
-    problems.iter().map(|problem| problem.to_string().replace("auth/tokens.yaml: ", "")).collect()
+    problems.into_iter().map(|problem| Problem { file: None, line: None, ..problem }.to_string()).collect()
 }
 
 /// Problems of one token of tenant `acme` with further keys.
@@ -104,6 +104,8 @@ tokens:
 "#;
     let found = testing::read(yaml, &[]).unwrap_err();
     assert!(found.iter().all(|problem| problem.file.as_deref() == Some(Path::new("auth/tokens.yaml"))));
+    let lines: Vec<_> = found.iter().map(|problem| (problem.line, problem.key.as_str())).collect();
+    assert!(lines.contains(&(Some(3), "colour")) && lines.contains(&(Some(9), "tokens[0].role")), "{lines:?}");
     let mut keys: Vec<_> = found.iter().map(|problem| problem.key.as_str()).collect();
     keys.sort_unstable();
     assert_eq!(
@@ -142,6 +144,29 @@ fn no_problem_shows_a_secret() {
     let found = told(testing::read(yaml, &variables));
     assert_eq!(found.len(), 4, "{found:?}");
     assert!(!found.concat().contains("hunter"), "{found:?}");
+}
+
+#[test]
+fn no_syntax_error_shows_a_secret() {
+    for text in [
+        "tokens: [{value: !!int hunter2}]",
+        "tokens: [{value: !!float hunter2}]",
+        "tokens: [{value: !!bool hunter2}]",
+        "tokens: [{value: !!null hunter2}]",
+        "tokens: [{value: !secret hunter2}]",
+        "value: *hunter2",
+        "value: \"\\hunter2\"",
+        "value: @hunter2",
+        "value: hunter2: x",
+        "value: %hunter2\n%hunter2",
+        "value: 'hunter2",
+        "{value: hunter2, value: hunter2}",
+        "[hunter2]: hunter2",
+        "hunter2",
+    ] {
+        let found = problems(text);
+        assert!(!found.is_empty() && !found.concat().contains("hunter2"), "{text}: {found:?}");
+    }
 }
 
 #[test]
