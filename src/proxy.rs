@@ -399,8 +399,21 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        if ctx.attempt.judged.is_none() && !ctx.attempt.released {
-            ctx.response_chunk(session.req_header(), part, end).map_err(|error| refuse(ctx, error))?;
+        if ctx.attempt.judged.is_some() || ctx.attempt.released {
+            return Ok(None);
+        }
+        if ctx.attempt.cut {
+            *part = None;
+            return Err(Error::new(REFUSED));
+        }
+        if let Err(error) = ctx.response_chunk(session.req_header(), part, end) {
+            // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
+            // error is therefore said as one more piece, and the next piece stops the engine.
+            if session.response_written().is_none() {
+                return Err(refuse(ctx, error));
+            }
+            *part = reply::stream_event(session, ctx, &error);
+            ctx.attempt.cut = true;
         }
         Ok(None)
     }
@@ -450,6 +463,10 @@ impl ProxyHttp for Gateway {
                 ctx.judge_held(session.req_header())
             }
             None if ctx.failure.is_some() => Next::Fail,
+            None if !untouched => {
+                ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure_of(&error))));
+                Next::Fail
+            }
             None => ctx.judge(session.req_header(), &AttemptResult::Failed(failure_of(&error))),
         };
         error.set_retry(matches!(next, Next::Retry) && untouched && ctx.replay.is_some());
@@ -462,11 +479,17 @@ impl ProxyHttp for Gateway {
         }
         let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
         let failure = match ctx.failure.take() {
-            _ if client_left => None,
+            _ if client_left || ctx.attempt.cut => None,
             Some(failure) => Some(failure),
             None => Some(FilterError::internal(error.to_string())),
         };
         let mut status = 0;
+        if ctx.attempt.cut && *error.esource() != ErrorSource::Downstream {
+            // the error was the last event: end the body properly
+            if let Err(error) = session.write_response_body(None, true).await {
+                tracing::debug!(%error, "the client left before the end of its stream");
+            }
+        }
         if let Some(failure) = failure {
             status = ctx.renderer().status(&failure).as_u16();
             session.set_keepalive(None);
@@ -475,8 +498,13 @@ impl ProxyHttp for Gateway {
                     tracing::debug!(%error, "the client left before its error answer");
                 }
             } else {
-                reply::error_in_stream(session, ctx, &failure).await;
-                ctx.failure = Some(failure);
+                let event = reply::stream_event(session, ctx, &failure);
+                ctx.attempt.cut = true;
+                if let Some(event) = event
+                    && let Err(error) = session.write_response_body(Some(event), true).await
+                {
+                    tracing::debug!(%error, "the client left before the end of its stream");
+                }
             }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }

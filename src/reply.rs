@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use dgx_gateway_filter::{Blame, FilterError, ResponseHead};
 use http::{Method, header};
 use pingora::Result;
@@ -49,19 +50,18 @@ pub(crate) async fn error(session: &mut Session, ctx: &mut RequestCtx, error: &F
     Ok(())
 }
 
-/// Says an error inside a stream whose head has left. False when the protocol has no way to say it.
-pub(crate) async fn error_in_stream(session: &mut Session, ctx: &mut RequestCtx, error: &FilterError) -> bool {
+/// The event that says an error inside a stream whose head has left; `None` when the protocol has no way to say it.
+pub(crate) fn stream_event(session: &Session, ctx: &mut RequestCtx, error: &FilterError) -> Option<Bytes> {
     let renderer = ctx.renderer();
     let request = ctx.request();
     log(error, &request.id, &request.route, renderer.status(error));
     ctx.answered(error.code);
-    let streams = session.response_written().is_some_and(|head| {
-        head.headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
-    });
-    match renderer.stream_event(error, &request.id) {
-        Some(event) if streams => session.write_response_body(Some(event), true).await.is_ok(),
-        _ => false,
+    let head = session.response_written()?;
+    let content_type = head.headers.get(header::CONTENT_TYPE)?;
+    if !content_type.as_bytes().starts_with(b"text/event-stream") {
+        return None;
     }
+    renderer.stream_event(error, &request.id)
 }
 
 fn log(error: &FilterError, request_id: &str, route: &str, status: http::StatusCode) {

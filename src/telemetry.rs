@@ -17,10 +17,13 @@ use crate::config::{LogFormat, LogSettings};
 const DURATION_BUCKETS: [f64; 14] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
 
+/// The engine's own messages repeat ours without the request id; its warnings stay.
+const QUIET: &str = "pingora_core=warn,pingora_proxy=warn,pingora_pool=warn,hyper_util=warn,h2=warn";
+
 /// Sets logging up for the process; the engine's own messages go the same way. Does nothing the second time.
 pub fn init(settings: &LogSettings) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let text = match settings.format {
         Some(format) => format == LogFormat::Text,
         None => std::io::stderr().is_terminal(),

@@ -54,6 +54,8 @@ pub(super) struct Attempt {
     pub judged: Option<Judged>,
     /// A held response was let go: its hooks have run.
     pub released: bool,
+    /// The answer was ended by an error that has been said in it; nothing more is relayed.
+    pub cut: bool,
     /// The pooled connection was dead once already; the same target is not tried a third time.
     pub stale: bool,
 }
@@ -217,7 +219,7 @@ impl RequestCtx {
     /// How the request ended, for the filters and the log.
     pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
-            (Some(_), Some(_), Some(code)) if self.failure.is_some() => Outcome::Cut(code),
+            (Some(_), _, Some(code)) if self.attempt.cut => Outcome::Cut(code),
             (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },
             _ => Outcome::ClientLeft,
         }

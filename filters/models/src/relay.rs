@@ -72,6 +72,7 @@ impl Relay {
         let rewritten = rewrite_chunk(&event.data, &rules);
         let chunk = rewritten.chunk;
         self.usage = later_usage(self.usage, chunk.usage);
+        let finished_before = self.finished;
         match chunk.kind {
             ChunkKind::Error => return Err(unusable()),
             ChunkKind::Done => {
@@ -83,7 +84,9 @@ impl Relay {
             }
             ChunkKind::Content | ChunkKind::Other | ChunkKind::UsageOnly => self.finished |= chunk.finished,
         }
-        if rewritten.drop {
+        // after the finish only usage and the marker may follow; some servers report usage on a chunk with an empty choice
+        let trails = finished_before && !chunk.semantic && !chunk.finished && chunk.kind != ChunkKind::Done;
+        if rewritten.drop || trails && !(self.client_wants_usage && chunk.usage.is_some()) {
             return Ok(());
         }
         let bytes = match rewritten.data {
@@ -175,6 +178,13 @@ mod tests {
         assert_eq!(relay.push(Some(Bytes::copy_from_slice(role.as_bytes())), false).unwrap(), None);
         let left = relay.push(Some(Bytes::copy_from_slice(&STREAM.as_bytes()[role.len()..])), false).unwrap().unwrap();
         assert_eq!(String::from_utf8(left.to_vec()).unwrap().matches("\"role\"").count(), 1);
+    }
+
+    #[test]
+    fn a_usage_chunk_with_an_empty_choice_is_hidden_unless_it_was_asked_for() {
+        let stream = STREAM.replace(r#""choices":[],"usage""#, r#""choices":[{"index":0,"delta":{}}],"usage""#);
+        assert_eq!(run(&stream, 9, false).unwrap().0.matches("data: ").count(), 4);
+        assert_eq!(run(&stream, 9, true).unwrap().0.matches("data: ").count(), 5);
     }
 
     #[test]
