@@ -1,0 +1,1 @@
+//! The whole process, driven over sockets. One module per behaviour.
