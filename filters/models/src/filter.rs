@@ -21,8 +21,9 @@ use crate::applied::{Sent, announce};
 use crate::attempts::{Attempts, Came};
 use crate::backend::{Protocol, Running};
 use crate::catalog::{Entry, Model, Unusable, ordered};
+use crate::embeddings;
 use crate::judge;
-use crate::max_tokens::Bounds;
+use crate::max_tokens::{Applied, Bounds};
 use crate::relay::Relay;
 use crate::service::Models;
 
@@ -98,6 +99,8 @@ struct Chosen {
     scan: Arc<Scan>,
     name: Member,
     sent: Sent,
+    /// What changes in an embedding request, whoever serves it.
+    embeddings: Vec<Patch>,
     token_ceiling: Option<u32>,
     stream: bool,
     client_wants_usage: bool,
@@ -187,7 +190,7 @@ impl Exchange for ModelsExchange {
         } else {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
-        for (name, value) in [(RESOLVED_MODEL, &chosen.model.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
+        for (name, value) in [(RESOLVED_MODEL, &entry.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
@@ -230,12 +233,17 @@ impl ModelsExchange {
         let name = scan.model.clone().ok_or_else(|| FilterError::internal("a body without a model passed"))?;
         let slug = patch::read_string(body, &name).unwrap_or_default();
         let catalog = self.service.catalog.load();
-        let (model, entries) =
-            catalog.resolve(&slug, principal, self.protocol).map_err(|unusable| refusal(unusable))?;
+        let (found, entries) = catalog.resolve(&slug, principal, self.protocol).map_err(refusal)?;
+        let model = &found.model;
         let slug: Arc<str> = slug.into();
+        let embeddings = match self.protocol {
+            Protocol::Embeddings => embeddings::check(&scan, body, &model.embedding)?,
+            _ => Vec::new(),
+        };
         Ok(Chosen {
             shown: model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
             model: Arc::clone(model),
+            embeddings,
             entries: ordered(entries, self.service.clock.now()),
             sent: Sent::read(&scan, body)?,
             token_ceiling: principal.and_then(|principal| principal.max_tokens),
@@ -262,7 +270,7 @@ impl ModelsExchange {
 
     fn judge_head(&mut self, head: &ResponseHead) -> Verdict {
         if let Some((_, entry)) = self.serving() {
-            entry.reached();
+            entry.history.reached();
             entry.backend.set_up(true);
         }
         if !head.status.is_success() {
@@ -315,7 +323,7 @@ impl ModelsExchange {
     fn judge_meaning(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
         let Some((chosen, entry)) = self.serving() else { return Verdict::Next };
         if matches!(status.as_u16(), 402 | 429) {
-            entry.rest(self.service.clock.now(), judge::retry_after(headers));
+            entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
         }
         tracing::debug!(
             backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
@@ -333,7 +341,7 @@ impl ModelsExchange {
         if let Some((_, entry)) = self.serving()
             && failure == AttemptFailure::Connect
         {
-            entry.unreachable(self.service.clock.now());
+            entry.history.unreachable(self.service.clock.now());
             entry.backend.set_up(false);
         }
         match judge::failure(failure) {
@@ -353,16 +361,16 @@ impl ModelsExchange {
 
 impl Chosen {
     /// Everything that changes in the body for one entry, in order.
-    fn patches(&self, entry: &Entry, protocol: Protocol) -> (Vec<Patch>, crate::max_tokens::Applied) {
+    fn patches(&self, entry: &Entry, protocol: Protocol) -> (Vec<Patch>, Applied) {
         let left = entry.max_model_len.map(|length| length.saturating_sub(self.scan.estimated_prompt_tokens()));
         let bounds = Bounds {
-            floor: self.model.min_max_tokens,
+            floor: self.model.min_max_tokens.max(entry.floor),
             token_ceiling: self.token_ceiling,
             model_ceiling: self.model.max_output_tokens,
             left,
         };
         let (mut patches, applied) = match protocol {
-            Protocol::Embeddings => (Vec::new(), crate::max_tokens::Applied::Unchanged),
+            Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
             _ => self.sent.patches(&self.scan, bounds),
         };
         if *entry.model != *self.slug {

@@ -15,6 +15,7 @@ mod attempts;
 mod backend;
 pub mod catalog;
 pub mod discover;
+mod embeddings;
 mod endpoint;
 mod events;
 mod filter;
@@ -30,5 +31,6 @@ pub use self::endpoint::ListEndpoint;
 pub use self::filter::{Route, RouteConfig};
 pub use self::service::{Checked, Models, Service};
 pub use self::settings::{
-    BackendFile, CatalogFile, ConstraintsFile, EntryFile, ModalitiesFile, ModelFile, Settings, StreamFile,
+    AliasEntryFile, BackendEntryFile, BackendFile, CatalogFile, ConstraintsFile, EntryFile, LicenseFile,
+    ModalitiesFile, ModelFile, PinFile, Settings, StreamFile, TenantAliasFile,
 };

@@ -13,7 +13,7 @@ use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
 use dgx_gateway_wire::errors::sanitize::Sanitizer;
 
 use crate::backend::{self, Backend, Domain, Protocol};
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, Sources};
 use crate::discover;
 use crate::events::Metrics;
 use crate::settings::{BackendFile, CatalogFile, Settings};
@@ -71,7 +71,7 @@ impl ServiceKind for Service {
         let stand_in = EmbeddedUpstreams(vec![("demo", Arc::default())]);
         let backends = backends(&settings.backends, &stand_in, &mut problems);
         let mut in_models = Vec::new();
-        catalog::models(models.clone(), &backends, &mut in_models);
+        catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
         problems.extend(in_models.into_iter().map(|problem| problem.in_file(&models_file)));
         let stream = stream(settings.stream, &mut problems);
         if problems.is_empty() {
@@ -90,7 +90,7 @@ impl ServiceKind for Service {
         let files =
             if configured { checked.backends } else { discover::usual(checked.litellm_key, !embedded.0.is_empty()) };
         let backends = backends(&files, &embedded, &mut problems);
-        let models = catalog::models(checked.models, &backends, &mut problems);
+        let slugs = catalog::read(checked.models, &sources(&backends, &ids(&files)), &mut problems);
         if let Some(problem) = problems.first() {
             // the check passed; what is left is a build without the embedded service that the file names
             let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, problem.to_string());
@@ -100,7 +100,7 @@ impl ServiceKind for Service {
         let ids = backends.iter().map(|backend| backend.id.to_string());
         let service = Arc::new(Models {
             sanitizer: ArcSwap::from_pointee(Sanitizer::new(hosts.collect::<Vec<_>>(), ids.collect::<Vec<_>>())),
-            catalog: ArcSwap::from_pointee(Catalog::new(models, backends)),
+            catalog: ArcSwap::from_pointee(Catalog::new(slugs, backends)),
             stream: checked.stream,
             metrics: Metrics::register(&env.metrics)?,
             clock: Arc::clone(&env.clock),
@@ -116,13 +116,21 @@ impl ServiceKind for Service {
     }
 }
 
+fn ids(files: &[BackendFile]) -> Vec<String> {
+    files.iter().map(|file| file.id.clone()).collect()
+}
+
+fn sources<'a>(enabled: &'a [Arc<Backend>], ids: &'a [String]) -> Sources<'a> {
+    Sources { enabled, ids }
+}
+
 fn host_of(root: &str) -> String {
     let rest = root.split_once("://").map_or(root, |(_, rest)| rest);
     rest.rsplit_once(':').map_or(rest, |(host, _)| host).to_owned()
 }
 
 fn read_models(file: &PathBuf, ambient: &Ambient, problems: &mut Vec<Problem>) -> CatalogFile {
-    let empty = CatalogFile { version: 1, models: Vec::new() };
+    let empty = CatalogFile { version: 1, ..CatalogFile::default() };
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return empty,
@@ -181,7 +189,7 @@ impl Models {
     fn chat_backends(&self) -> Vec<Arc<Backend>> {
         let catalog = self.catalog.load();
         let mut found: Vec<Arc<Backend>> = Vec::new();
-        for entry in catalog.models().iter().flat_map(|model| &model.route) {
+        for entry in catalog.models().flat_map(|model| &model.route) {
             if entry.backend.protocols.contains(&Protocol::Chat)
                 && !found.iter().any(|known| Arc::ptr_eq(known, &entry.backend))
             {
