@@ -13,7 +13,7 @@ use http::{Method, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use pingora::proxy::Session;
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, OrErr};
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
@@ -71,7 +71,7 @@ pub(super) enum Served {
 /// # Cancel safety
 /// Dropping it drops the service's future and response body, which cancels them. An error means that the client
 /// left or the connection failed; the service is dropped then, too.
-pub(super) async fn serve<S>(session: &mut Session, ctx: &mut RequestCtx, service: S) -> Result<Served>
+pub(super) async fn serve<S>(session: &mut Session, ctx: &mut RequestCtx, service: S) -> pingora::Result<Served>
 where
     S: tower::Service<http::Request<Body>, Response = Reply, Error = Infallible> + Send,
     S::Future: Send,
@@ -97,7 +97,10 @@ fn rope_body(rope: &Rope) -> Body {
     match rope.parts() {
         [] => Body::empty(),
         [whole] => Body::from(whole.clone()),
-        parts => Body::from_stream(futures_util::stream::iter(parts.to_vec().into_iter().map(Ok::<_, Infallible>))),
+        parts => {
+            let parts: Vec<Result<Bytes, Infallible>> = parts.iter().cloned().map(Ok).collect();
+            Body::from_stream(futures_util::stream::iter(parts))
+        }
     }
 }
 
@@ -127,7 +130,7 @@ async fn drive<S>(
     service: S,
     request: http::Request<Body>,
     sender: Option<mpsc::Sender<Bytes>>,
-) -> Result<Reply>
+) -> pingora::Result<Reply>
 where
     S: tower::Service<http::Request<Body>, Response = Reply, Error = Infallible> + Send,
     S::Future: Send,
@@ -177,7 +180,7 @@ async fn reserve(sender: Option<mpsc::Sender<Bytes>>) -> Option<mpsc::OwnedPermi
 ///
 /// # Cancel safety
 /// Dropping it drops the response body, which cancels its producer.
-pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Reply) -> Result<()> {
+pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Reply) -> pingora::Result<()> {
     let (parts, mut body) = reply.into_parts();
     let head_only = session.req_header().method == Method::HEAD;
     let no_body = head_only || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -1,6 +1,6 @@
 //! The service: settings checked, the catalog built, the backends watched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -66,13 +66,13 @@ impl ServiceKind for Service {
     fn check(settings: Settings, ambient: &Ambient) -> Result<Checked, Vec<Problem>> {
         let mut problems = Vec::new();
         let models_file = settings.models_file.unwrap_or_else(|| PathBuf::from(MODELS_FILE));
-        let models = read_models(&models_file, ambient, &mut problems);
+        let (models, text) = read_models(&models_file, ambient, &mut problems);
         // checked against a stand-in for the embedded services, which only exist once the process is built
         let stand_in = EmbeddedUpstreams(vec![("demo", Arc::default())]);
         let backends = backends(&settings.backends, &stand_in, &mut problems);
         let mut in_models = Vec::new();
         catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
-        problems.extend(in_models.into_iter().map(|problem| problem.in_file(&models_file)));
+        problems.extend(yaml::located(in_models, &models_file, &text));
         let stream = stream(settings.stream, &mut problems);
         if problems.is_empty() {
             let litellm_key =
@@ -129,23 +129,23 @@ fn host_of(root: &str) -> String {
     rest.rsplit_once(':').map_or(rest, |(host, _)| host).to_owned()
 }
 
-fn read_models(file: &PathBuf, ambient: &Ambient, problems: &mut Vec<Problem>) -> CatalogFile {
+/// The catalog file and its text; an absent file is an empty catalog.
+fn read_models(file: &Path, ambient: &Ambient, problems: &mut Vec<Problem>) -> (CatalogFile, String) {
     let empty = CatalogFile { version: 1, ..CatalogFile::default() };
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return empty,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (empty, String::new()),
         Err(error) => {
             problems.push(Problem::at("", format!("cannot be read: {error}")).in_file(file));
-            return empty;
+            return (empty, String::new());
         }
     };
-    match yaml::parse(&text, file, ambient)
-        .and_then(|value| yaml::read(value).map_err(|problem| vec![problem.in_file(file)]))
-    {
-        Ok(models) => models,
+    let read = yaml::parse(&text, file, ambient).and_then(|value| yaml::read(value).map_err(|problem| vec![problem]));
+    match read {
+        Ok(models) => (models, text),
         Err(found) => {
-            problems.extend(found);
-            empty
+            problems.extend(yaml::located(found, file, &text));
+            (empty, text)
         }
     }
 }
