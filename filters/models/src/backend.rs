@@ -106,6 +106,8 @@ pub struct Backend {
     pub protocols: Vec<Protocol>,
     /// Longest time until the first byte of a stream.
     pub first_byte_timeout: Duration,
+    /// Whether its own count of prompt tokens replaces the estimate.
+    pub exact_tokens: bool,
     /// Machine it runs on.
     pub machine: Option<Arc<str>>,
     /// Number in `-cloud-<n>` slugs.
@@ -199,6 +201,7 @@ pub(crate) fn check(
         credential,
         protocols: file.protocols.clone().unwrap_or_else(|| default_protocols(file.kind)),
         first_byte_timeout: Duration::from_secs(first_byte),
+        exact_tokens: file.exact_tokens.unwrap_or(false),
         machine: file.machine.as_deref().filter(|_| file.domain == Domain::Local).map(Into::into),
         cloud_slot: file.cloud_slot.or_else(|| default_slot(file.kind)).filter(|_| file.domain == Domain::Cloud),
         up: AtomicBool::new(true),

@@ -43,6 +43,7 @@ pub(crate) fn usual(litellm_key: Option<String>, demo: bool) -> Vec<BackendFile>
         enabled: None,
         machine: None,
         cloud_slot: None,
+        exact_tokens: None,
     };
     let found = USUAL.map(|(id, kind, port)| file(id, kind, Some(format!("http://127.0.0.1:{port}/v1"))));
     found.into_iter().chain(demo.then(|| file("demo", BackendKind::Demo, None))).collect()
@@ -66,30 +67,21 @@ fn demo_models() -> Vec<Found> {
 
 /// Looks at all backends again and again. With `take_over` their models become the catalog.
 pub async fn watch(service: Arc<Models>, take_over: bool) {
-    let client = match reqwest::Client::builder()
-        .timeout(LOOK_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-    {
-        Ok(client) => client,
-        Err(error) => return tracing::error!(%error, "backends cannot be looked at"),
-    };
     loop {
         let backends = service.catalog.load().backends.clone();
         for backend in &backends {
-            look(&service, &client, backend, take_over).await;
+            look(&service, backend, take_over).await;
         }
         *service.looked_at.write().unwrap_or_else(PoisonError::into_inner) = Some(service.clock.wall());
         tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn look(service: &Models, client: &reqwest::Client, backend: &Arc<Backend>, take_over: bool) {
+async fn look(service: &Models, backend: &Arc<Backend>, take_over: bool) {
     // embedded backends live as long as the process; a look at a provider over TLS is left to live traffic
     if let Some(root) = backend.root().filter(|root| root.starts_with("http://")) {
         let was_up = backend.is_up();
-        let listed = list(client, backend, &format!("{root}{}/models", backend.base_path)).await;
+        let listed = list(&service.client, backend, &format!("{root}{}/models", backend.base_path)).await;
         backend.set_up(listed.is_ok());
         match listed {
             Ok(models) if take_over => {
@@ -100,8 +92,12 @@ async fn look(service: &Models, client: &reqwest::Client, backend: &Arc<Backend>
                 }
                 service.catalog.store(Arc::new(with_models(&service.catalog.load(), backend, &models)));
             }
-            Ok(_) if !was_up => tracing::info!(backend.label = %backend.label, "backend is up"),
-            Ok(_) => {}
+            Ok(models) => {
+                if !was_up {
+                    tracing::info!(backend.label = %backend.label, "backend is up");
+                }
+                publish_windows(&service.catalog.load(), backend, &models);
+            }
             Err(reason) if was_up => tracing::warn!(backend.label = %backend.label, reason, "backend is down"),
             Err(_) => {}
         }
@@ -115,6 +111,17 @@ struct List {
     data: Vec<Found>,
 }
 
+/// Notes the context lengths that a backend publishes.
+fn publish_windows(catalog: &Catalog, backend: &Arc<Backend>, models: &[Found]) {
+    let entries = catalog.models().flat_map(|model| &model.route).filter(|entry| Arc::ptr_eq(&entry.backend, backend));
+    for entry in entries {
+        let found = models.iter().find(|model| *model.id == *entry.model);
+        if let Some(length) = found.and_then(|model| model.max_model_len) {
+            entry.history.publish_window(length);
+        }
+    }
+}
+
 /// A model that a backend reports.
 #[derive(Clone, Deserialize)]
 struct Found {
@@ -124,7 +131,7 @@ struct Found {
 }
 
 async fn list(client: &reqwest::Client, backend: &Backend, url: &str) -> Result<Vec<Found>, &'static str> {
-    let mut request = client.get(url);
+    let mut request = client.get(url).timeout(LOOK_TIMEOUT);
     if let Some((name, value)) = &backend.credential {
         request = request.header(name, value);
     }
@@ -150,7 +157,7 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Ca
     let ours = |slug: &Slug| slug.entries.iter().any(|entry| Arc::ptr_eq(&entry.backend, backend));
     let remake = |slug: &Arc<Slug>| {
         let entry = slug.entries.first()?;
-        Some(discovered(&slug.id, slug.model.kind, &entry.backend, entry.max_model_len))
+        Some(discovered(&slug.id, slug.model.kind, &entry.backend, entry.max_model_len()))
     };
     let theirs = catalog.slugs().iter().filter(|slug| !ours(slug)).filter_map(remake);
     let own = found.iter().map(|model| discovered(&model.id, kind_of(&model.id), backend, model.max_model_len));

@@ -26,6 +26,7 @@ use crate::judge;
 use crate::max_tokens::{Applied, Bounds};
 use crate::relay::Relay;
 use crate::service::Models;
+use crate::tokenize;
 
 /// Longest whole answer that is held: a thousand embeddings or a few images fit.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
@@ -102,6 +103,8 @@ struct Chosen {
     /// What changes in an embedding request, whoever serves it.
     embeddings: Vec<Patch>,
     token_ceiling: Option<u32>,
+    /// Prompt tokens as a backend counted them, and its name of the model.
+    exact: Option<(Arc<str>, u64)>,
     stream: bool,
     client_wants_usage: bool,
 }
@@ -121,7 +124,8 @@ struct ModelsExchange {
 impl Exchange for ModelsExchange {
     async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
-        let chosen = self.choose(scan, body, cx)?;
+        let mut chosen = self.choose(scan, body, cx)?;
+        chosen.count_exactly(&self.service, body, self.protocol).await;
         cx.facts.insert(ModelChoice {
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),
@@ -151,7 +155,7 @@ impl Exchange for ModelsExchange {
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
-        let (patches, applied) = chosen.patches(entry, self.protocol);
+        let (patches, applied) = chosen.patches(entry, self.protocol)?;
         attempt.body = attempt.body.patched(&patches);
         announce(applied, cx.reply_headers);
         if chosen.stream {
@@ -247,6 +251,7 @@ impl ModelsExchange {
             entries: ordered(entries, self.service.clock.now()),
             sent: Sent::read(&scan, body)?,
             token_ceiling: principal.and_then(|principal| principal.max_tokens),
+            exact: None,
             stream: self.protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
             client_wants_usage: is_true(scan.include_usage.as_ref(), body),
             slug,
@@ -361,8 +366,8 @@ impl ModelsExchange {
 
 impl Chosen {
     /// Everything that changes in the body for one entry, in order.
-    fn patches(&self, entry: &Entry, protocol: Protocol) -> (Vec<Patch>, Applied) {
-        let left = entry.max_model_len.map(|length| length.saturating_sub(self.scan.estimated_prompt_tokens()));
+    fn patches(&self, entry: &Entry, protocol: Protocol) -> Result<(Vec<Patch>, Applied), FilterError> {
+        let left = self.left(entry)?;
         let bounds = Bounds {
             floor: self.model.min_max_tokens.max(entry.floor),
             token_ceiling: self.token_ceiling,
@@ -381,7 +386,31 @@ impl Chosen {
             patches.push(self.ask_for_usage());
         }
         patches.sort_by_key(|patch| patch.range.start);
-        (patches, applied)
+        Ok((patches, applied))
+    }
+
+    /// Asks the first entry that counts exactly.
+    async fn count_exactly(&mut self, service: &Models, body: &Rope, protocol: Protocol) {
+        for entry in self.entries.iter().filter(|entry| entry.backend.exact_tokens) {
+            if let Some(count) = tokenize::count(&service.client, entry, &self.scan, body, protocol).await {
+                self.exact = Some((Arc::clone(&entry.model), count));
+                return;
+            }
+        }
+    }
+
+    /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an
+    /// estimate the upstream decides.
+    fn left(&self, entry: &Entry) -> Result<Option<u64>, FilterError> {
+        let Some(window) = entry.max_model_len() else { return Ok(None) };
+        let exact = self.exact.as_ref().filter(|(model, _)| *model == entry.model).map(|(_, count)| *count);
+        let left = window.saturating_sub(exact.unwrap_or_else(|| self.scan.estimated_prompt_tokens()));
+        let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
+        if exact.is_some() && left < floor.max(1) {
+            let message = format!("The prompt does not fit the context of this model: {window} tokens.");
+            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param("messages"));
+        }
+        Ok(Some(left))
     }
 
     /// The gateway always asks for usage; whether the client sees it is another matter.

@@ -25,6 +25,7 @@ mod max_tokens;
 mod relay;
 mod service;
 mod settings;
+mod tokenize;
 
 pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running};
 pub use self::endpoint::ListEndpoint;

@@ -29,6 +29,8 @@ pub struct Models {
     pub(crate) stream: StreamLimits,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
+    /// For looks and counts; cleartext only, no redirects, no proxy of the environment.
+    pub(crate) client: reqwest::Client,
     pub(crate) looked_at: RwLock<Option<SystemTime>>,
 }
 
@@ -104,6 +106,7 @@ impl ServiceKind for Service {
             stream: checked.stream,
             metrics: Metrics::register(&env.metrics)?,
             clock: Arc::clone(&env.clock),
+            client: client().map_err(|error| BuildError::Part(Box::new(error)))?,
             looked_at: RwLock::new(None),
         });
         if !configured {
@@ -114,6 +117,10 @@ impl ServiceKind for Service {
         env.spawn("look at backends", discover::watch(service, !configured));
         Ok(())
     }
+}
+
+fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()
 }
 
 fn ids(files: &[BackendFile]) -> Vec<String> {

@@ -62,6 +62,8 @@ pub struct BackendFile {
     pub first_byte_timeout_seconds: Option<u64>,
     /// False takes it out of all routes. Default true.
     pub enabled: Option<bool>,
+    /// Whether its own count of prompt tokens replaces the estimate; needs the protocol `tokenize`. Default false.
+    pub exact_tokens: Option<bool>,
     /// Machine it runs on: suffix of the slugs that are tied to it. Local backends only.
     pub machine: Option<String>,
     /// Number in `-cloud-<n>` slugs. Default by kind: ollama 1, openrouter 2, nvidia 3. Cloud backends only.

@@ -28,15 +28,26 @@ pub struct Entry {
     pub quantization: Option<Arc<str>>,
     /// Entries of one group are one choice.
     pub group: Option<u32>,
-    /// Context length there.
-    pub max_model_len: Option<u64>,
+    /// Context length there, as configured.
+    pub configured_window: Option<u64>,
     /// What happened to it lately.
     pub history: History,
+}
+
+impl Entry {
+    /// Context length there, in tokens: as configured, else as the backend publishes it.
+    #[must_use]
+    pub fn max_model_len(&self) -> Option<u64> {
+        self.configured_window
+            .or_else(|| Some(self.history.published_window.load(Ordering::Relaxed)).filter(|length| *length > 0))
+    }
 }
 
 /// What happened to an entry lately.
 #[derive(Debug)]
 pub struct History {
+    /// Tokens; 0: not known.
+    published_window: AtomicU64,
     failures: AtomicU32,
     /// Milliseconds after `epoch` until which it is skipped.
     skip_until: AtomicU64,
@@ -45,7 +56,12 @@ pub struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self { failures: AtomicU32::new(0), skip_until: AtomicU64::new(0), epoch: Instant::now() }
+        Self {
+            published_window: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            skip_until: AtomicU64::new(0),
+            epoch: Instant::now(),
+        }
     }
 }
 
@@ -56,6 +72,11 @@ impl History {
 
     fn skip(&self, until: Instant) {
         self.skip_until.fetch_max(self.millis(until), Ordering::Relaxed);
+    }
+
+    /// The backend publishes this context length.
+    pub fn publish_window(&self, length: u64) {
+        self.published_window.store(length, Ordering::Relaxed);
     }
 
     /// Whether it is to be left alone for now.

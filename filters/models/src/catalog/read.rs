@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
                 .filter(|_| backend.domain == crate::backend::Domain::Local)
                 .map(Into::into),
             group: entry.group,
-            max_model_len: entry.max_model_len,
+            configured_window: entry.max_model_len,
             history: History::default(),
         }))
     }
@@ -210,7 +210,7 @@ pub(crate) fn discovered(alias: &str, kind: ModelKind, backend: &Arc<Backend>, m
         floor: None,
         quantization: None,
         group: None,
-        max_model_len,
+        configured_window: max_model_len,
         history: History::default(),
     };
     let route = vec![Arc::new(entry)];
