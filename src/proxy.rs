@@ -194,9 +194,14 @@ impl Gateway {
         }
         let next = ctx.judge(session.req_header(), &AttemptResult::Failed(failure));
         matches!(next, Next::Retry)
-            && session.response_written().is_none()
+            && final_head(session).is_none()
             && (ctx.replay.is_some() || failure == AttemptFailure::Connect)
     }
+}
+
+/// The head of the answer, once it has left. An interim one (`100 Continue`) is none: the answer is still open.
+pub(crate) fn final_head(session: &Session) -> Option<&ResponseHeader> {
+    session.response_written().filter(|head| !head.status.is_informational())
 }
 
 fn not_found() -> FilterError {
@@ -241,7 +246,7 @@ fn refuse(ctx: &mut RequestCtx, error: FilterError) -> Box<Error> {
 
 fn retry(session: &Session, next: &Next) -> Box<Error> {
     let mut stop = Error::new(REFUSED);
-    stop.set_retry(matches!(next, Next::Retry) && session.response_written().is_none());
+    stop.set_retry(matches!(next, Next::Retry) && final_head(session).is_none());
     stop.into_up()
 }
 
@@ -409,7 +414,7 @@ impl ProxyHttp for Gateway {
         if let Err(error) = ctx.response_chunk(session.req_header(), part, end) {
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
             // error is therefore said as one more piece, and the next piece stops the engine.
-            if session.response_written().is_none() {
+            if final_head(session).is_none() {
                 return Err(refuse(ctx, error));
             }
             *part = reply::stream_event(session, ctx, &error);
@@ -451,7 +456,7 @@ impl ProxyHttp for Gateway {
             error.set_retry(false);
             return error;
         }
-        let untouched = session.response_written().is_none();
+        let untouched = final_head(session).is_none();
         if reused && error.retry == RetryType::ReusedOnly && untouched && ctx.replay.is_some() && !ctx.attempt.stale {
             ctx.attempt.stale = true; // the pooled connection was dead: the same target once more
             error.set_retry(true);
@@ -493,7 +498,7 @@ impl ProxyHttp for Gateway {
         if let Some(failure) = failure {
             status = ctx.renderer().status(&failure).as_u16();
             session.set_keepalive(None);
-            if session.response_written().is_none() {
+            if final_head(session).is_none() {
                 if let Err(error) = reply::error(session, ctx, &failure).await {
                     tracing::debug!(%error, "the client left before its error answer");
                 }
@@ -528,7 +533,7 @@ impl ProxyHttp for Gateway {
         if let Some(replay) = ctx.replay.take() {
             replay.restore(session); // keep-alive needs the genuine session
         }
-        let status = session.response_written().map(|head| head.status);
+        let status = final_head(session).map(|head| head.status);
         let outcome = ctx.outcome(status, error);
         ctx.chain.finish(&outcome);
         ctx.body = Rope::new();

@@ -8,7 +8,7 @@ use http::{Method, header};
 use pingora::Result;
 use pingora::proxy::Session;
 
-use crate::proxy::RequestCtx;
+use crate::proxy::{RequestCtx, final_head};
 
 /// After an early answer: how much of an upload is still read, so that closing does not destroy the answer on its
 /// way. 64 MiB is twice the default body limit.
@@ -56,7 +56,7 @@ pub(crate) fn stream_event(session: &Session, ctx: &mut RequestCtx, error: &Filt
     let request = ctx.request();
     log(error, &request.id, &request.route, renderer.status(error));
     ctx.answered(error.code);
-    let head = session.response_written()?;
+    let head = final_head(session)?;
     let content_type = head.headers.get(header::CONTENT_TYPE)?;
     if !content_type.as_bytes().starts_with(b"text/event-stream") {
         return None;
