@@ -291,7 +291,10 @@ impl ProxyHttp for Gateway {
                 Err(error) => return Err(refuse(ctx, error)),
             };
             match peer::peer(&upstream, &self.resolver).await {
-                Ok(peer) => return Ok(Box::new(peer)),
+                Ok(mut peer) => {
+                    peer.options.read_timeout = Some(ctx.longest_silence());
+                    return Ok(Box::new(peer));
+                }
                 Err(error) => {
                     tracing::warn!(upstream.label = %upstream.label, %error, "name of an upstream cannot be resolved");
                     if !self.judge_failure(session, ctx, AttemptFailure::Connect) {

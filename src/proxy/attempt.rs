@@ -1,6 +1,7 @@
 //! Attempts at upstreams: what goes out, what came back, and what follows from it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dgx_gateway_filter::upstream::{
@@ -32,6 +33,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+
+/// How much later than the limits of an attempt the engine's own limit falls, so that it meets only what those miss.
+const AFTER_LIMITS: Duration = Duration::from_secs(5);
 
 /// A response that is read before it is judged.
 pub(super) struct Judged {
@@ -97,6 +101,18 @@ impl RequestCtx {
         self.attempt.request = Some(request);
         self.attempt.upstream = Some(Arc::clone(&upstream));
         Ok(Some(upstream))
+    }
+
+    /// Longest silence of the upstream that the engine itself bears. The limits of an attempt are watched beside
+    /// the client, so not while the upload is stuck, nor on a route whose body streams through: without this limit
+    /// such an exchange would never end.
+    pub(super) fn longest_silence(&self) -> Duration {
+        let total = self.world.server.total_timeout;
+        let step = self.attempt.request.as_ref().and_then(|request| {
+            let limits = &request.timeouts;
+            Some(limits.first_byte?.max(limits.idle?))
+        });
+        step.unwrap_or(total) + AFTER_LIMITS
     }
 
     /// Asks the filters what to do with a result, and settles what that means here and now.
