@@ -180,7 +180,6 @@ impl Gateway {
     /// The engine takes over. A body that was read is replayed; one that was not streams through.
     fn hand_over(&self, session: &mut Session, ctx: &mut RequestCtx, need: BodyNeed) -> Admitted {
         ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
-        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         if need == BodyNeed::Whole || session.is_body_done() {
             ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
         }
@@ -262,6 +261,8 @@ impl ProxyHttp for Gateway {
         let peer = session.client_addr().and_then(|address| address.as_inet().copied());
         ctx.begin(session.req_header(), peer, &self.metrics);
         ctx.busy = self.connections.busy(peer);
+        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        session.set_total_drain_timeout(Some(reply::DRAIN_TIME)); // else an unread body is read for ever
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE_SECONDS)); // without it the engine keeps the connection for ever
         }

@@ -14,7 +14,7 @@ use crate::proxy::{RequestCtx, final_head};
 /// way. 64 MiB is twice the default body limit.
 const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 /// After an early answer: how long that may take.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Answers with an error, in the dialect of the route. Logs what the client must not see.
 ///
