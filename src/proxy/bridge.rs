@@ -138,8 +138,9 @@ where
     let mut answer = std::pin::pin!(service.oneshot(request));
     loop {
         let wants = sender.clone();
-        // nothing to read any more: only watch whether the client leaves
-        let watch_only = sender.is_none();
+        // nothing to read any more: only watch whether the client leaves. With a body that the service did not
+        // want that is impossible: its bytes would be taken for a breach of the protocol.
+        let watch_only = session.is_body_done();
         tokio::select! {
             biased;
             response = &mut answer => return Ok(response.unwrap_or_else(|never| match never {})),
@@ -147,7 +148,7 @@ where
                 Some(room) => {
                     if std::mem::take(&mut expect) {
                         let keepalive = session.get_keepalive();
-                        session.write_continue_response().await?;
+                        session.write_continue_response().await.map_err(Error::into_down)?;
                         session.set_keepalive(keepalive);
                     }
                     permit = Some(room);
