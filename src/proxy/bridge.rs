@@ -191,7 +191,7 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?; // else the engine delimits by closing
     }
     let body_done = session.is_body_done();
-    session.write_response_header(Box::new(head), no_body).await?;
+    session.write_response_header(Box::new(head), no_body).await.map_err(Error::into_down)?;
     if no_body {
         return Ok(());
     }
@@ -208,7 +208,7 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
             None => break,
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    session.write_response_body(Some(data), false).await?;
+                    session.write_response_body(Some(data), false).await.map_err(Error::into_down)?;
                 }
             }
             Some(Err(error)) => {
@@ -217,5 +217,5 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
             }
         }
     }
-    session.write_response_body(None, true).await
+    session.write_response_body(None, true).await.map_err(Error::into_down)
 }
