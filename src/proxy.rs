@@ -466,17 +466,23 @@ impl ProxyHttp for Gateway {
             error.set_retry(true);
             return error;
         }
+        let failure = failure_of(&error);
         let next = match &mut ctx.attempt.judged {
+            // no time is left for another target, whatever is here of the response
+            Some(_) if failure == AttemptFailure::Total => {
+                ctx.attempt.judged = None;
+                ctx.judge(session.req_header(), &AttemptResult::Failed(failure))
+            }
             Some(judged) => {
                 judged.complete &= *error.etype() == HELD_BACK;
                 ctx.judge_held(session.req_header())
             }
             None if ctx.failure.is_some() => Next::Fail,
             None if !untouched => {
-                ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure_of(&error))));
+                ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure)));
                 Next::Fail
             }
-            None => ctx.judge(session.req_header(), &AttemptResult::Failed(failure_of(&error))),
+            None => ctx.judge(session.req_header(), &AttemptResult::Failed(failure)),
         };
         error.set_retry(matches!(next, Next::Retry) && untouched && ctx.replay.is_some());
         error
