@@ -356,6 +356,7 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() {
             return Ok(());
         }
+        ctx.attempt.head_seen = true;
         let mut seen = response_seen(response);
         match ctx.judge(session.req_header(), &AttemptResult::Head(&seen)) {
             Next::Relay => {
@@ -461,7 +462,10 @@ impl ProxyHttp for Gateway {
             return error;
         }
         let untouched = final_head(session).is_none();
-        if reused && error.retry == RetryType::ReusedOnly && untouched && ctx.replay.is_some() && !ctx.attempt.stale {
+        // a write to a connection that the server has just closed fails before any read can say so
+        let broke = error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError;
+        let nothing_came = untouched && !ctx.attempt.head_seen;
+        if reused && broke && nothing_came && ctx.replay.is_some() && !ctx.attempt.stale {
             ctx.attempt.stale = true; // the pooled connection was dead: the same target once more
             error.set_retry(true);
             return error;

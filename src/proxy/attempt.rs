@@ -56,6 +56,8 @@ pub(super) struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
     /// Its response, while it is held back.
     pub judged: Option<Judged>,
+    /// The head of its response has come.
+    pub head_seen: bool,
     /// A held response was let go: its hooks have run.
     pub released: bool,
     /// The answer was ended by an error that has been said in it; nothing more is relayed.
@@ -97,6 +99,7 @@ impl RequestCtx {
             replay.prepare(request.body.clone(), request.timeouts);
         }
         self.attempt.judged = None;
+        self.attempt.head_seen = false;
         self.attempt.released = false;
         self.attempt.request = Some(request);
         self.attempt.upstream = Some(Arc::clone(&upstream));
