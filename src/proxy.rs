@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, MAX_TARGETS};
-use dgx_gateway_filter::{BodyNeed, ErrorCode, FilterError, Flow, RequestInfo, Rope};
+use dgx_gateway_filter::{Blame, BodyNeed, ErrorCode, FilterError, Flow, RequestInfo, Rope};
 use http::{HeaderValue, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -420,6 +420,10 @@ impl ProxyHttp for Gateway {
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
             // error is therefore said as one more piece, and the next piece stops the engine.
             if final_head(session).is_none() {
+                if error.blame == Blame::Upstream && ctx.replay.is_some() {
+                    let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
+                    return Err(retry(session, &next));
+                }
                 return Err(refuse(ctx, error));
             }
             *part = reply::stream_event(session, ctx, &error);
