@@ -393,6 +393,10 @@ impl CustomSession for Replay {
         if no_body_expected || self.exhausted() {
             return self.watch_client().await;
         }
+        // the timer runs after the upload; a slow one must not outlast the whole exchange
+        if self.limits.is_some_and(|limits| self.started + limits.total <= Instant::now()) {
+            return Error::e_explain(TOTAL, "time limit of the exchange");
+        }
         match self.client_left().await {
             Some(error) => Err(error),
             None => Ok(self.next_slice()),
