@@ -274,7 +274,9 @@ impl Replay {
         let mut out = Vec::with_capacity(tasks.len() + 1);
         for task in tasks {
             match task {
-                HttpTask::Header(head, false) if !head.status.is_informational() => self.pending_head = Some(head),
+                // interim heads are built by the upstream, not by our allow-list, and nobody asked for them
+                HttpTask::Header(head, _) if head.status.is_informational() => {}
+                HttpTask::Header(head, false) => self.pending_head = Some(head),
                 HttpTask::Body(None, false) => {}
                 HttpTask::Body(Some(part), false) if part.is_empty() => {}
                 // nothing of the answer has left: say the failure properly
