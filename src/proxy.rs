@@ -32,7 +32,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use self::attempt::{Judged, Next, failure_of, response_seen, upstream_head};
-use self::body::{BodyLimits, ReadError, read_whole};
+use self::body::{BodyLimits, ReadError, read_whole, say_continue};
 use self::bridge::Served;
 use self::replay::{HELD_BACK, ReplayHandle, STALLED, TOTAL};
 use crate::reply;
@@ -149,9 +149,13 @@ impl Gateway {
             },
             End::Fixed { upstream, .. } => {
                 ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
+                say_continue(session).await?;
                 Ok(self.hand_over(session, ctx, route.need))
             }
-            End::Planned => Ok(self.hand_over(session, ctx, route.need)),
+            End::Planned => {
+                say_continue(session).await?;
+                Ok(self.hand_over(session, ctx, route.need))
+            }
         }
     }
 

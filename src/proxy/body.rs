@@ -138,7 +138,7 @@ pub(super) fn declared_length(session: &Session) -> Option<u64> {
     session.req_header().headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn say_continue(session: &mut Session) -> Result<(), ReadError> {
+pub(super) async fn say_continue(session: &mut Session) -> Result<(), ReadError> {
     let expects = session.req_header().headers.get(http::header::EXPECT).is_some();
     if expects && !session.is_http2() && !session.is_body_done() {
         let keepalive = session.get_keepalive();
