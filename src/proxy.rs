@@ -190,15 +190,13 @@ impl Gateway {
         Admitted::Proxy
     }
 
-    /// A failure before any response: what do the filters say?
+    /// A failure before anything was sent: what do the filters say?
     fn judge_failure(&self, session: &Session, ctx: &mut RequestCtx, failure: AttemptFailure) -> bool {
         if ctx.failure.is_some() {
             return false;
         }
         let next = ctx.judge(session.req_header(), &AttemptResult::Failed(failure));
-        matches!(next, Next::Retry)
-            && final_head(session).is_none()
-            && (ctx.replay.is_some() || failure == AttemptFailure::Connect)
+        matches!(next, Next::Retry) && final_head(session).is_none()
     }
 }
 
@@ -496,7 +494,7 @@ impl ProxyHttp for Gateway {
             }
             None => ctx.judge(session.req_header(), &AttemptResult::Failed(failure)),
         };
-        error.set_retry(matches!(next, Next::Retry) && untouched && ctx.replay.is_some());
+        error.set_retry(matches!(next, Next::Retry) && untouched);
         error
     }
 

@@ -139,7 +139,9 @@ impl RequestCtx {
                 Next::ReadBody(max_bytes)
             }
             Verdict::ReadBody { .. } => Next::Relay,
-            Verdict::Next if self.attempt.index + 1 < self.chain.shared.plan.targets.len() => {
+            Verdict::Next
+                if self.can_repeat(result) && self.attempt.index + 1 < self.chain.shared.plan.targets.len() =>
+            {
                 self.attempt.index += 1;
                 self.attempt.stale = false;
                 Next::Retry
@@ -147,6 +149,12 @@ impl RequestCtx {
             Verdict::Next => self.fail(exhausted(result)),
             Verdict::Fail(error) => self.fail(*error),
         }
+    }
+
+    /// Whether the request can be sent once more: its body is held, or nothing of it has been sent yet.
+    fn can_repeat(&self, result: &AttemptResult<'_>) -> bool {
+        use AttemptFailure::{Connect, Tls};
+        self.replay.is_some() || matches!(result, AttemptResult::Failed(Connect | Tls))
     }
 
     fn fail(&mut self, error: FilterError) -> Next {
