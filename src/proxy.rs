@@ -428,7 +428,11 @@ impl ProxyHttp for Gateway {
                 }
                 return Err(refuse(ctx, error));
             }
-            *part = reply::stream_event(session, ctx, &error);
+            let Some(event) = reply::stream_event(session, ctx, &error) else {
+                ctx.attempt.broken = true;
+                return Err(refuse(ctx, error)); // without its end the client can tell that the answer is cut
+            };
+            *part = Some(event);
             ctx.attempt.cut = true;
         }
         Ok(None)
@@ -504,7 +508,7 @@ impl ProxyHttp for Gateway {
         }
         let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
         let failure = match ctx.failure.take() {
-            _ if client_left || ctx.attempt.cut => None,
+            _ if client_left || ctx.attempt.cut || ctx.attempt.broken => None,
             Some(failure) => Some(failure),
             None => Some(FilterError::internal(error.to_string())),
         };

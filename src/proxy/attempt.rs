@@ -62,6 +62,8 @@ pub(super) struct Attempt {
     pub released: bool,
     /// The answer was ended by an error that has been said in it; nothing more is relayed.
     pub cut: bool,
+    /// The answer was broken off because its protocol cannot say an error in it.
+    pub broken: bool,
     /// The pooled connection was dead once already; the same target is not tried a third time.
     pub stale: bool,
 }
@@ -246,7 +248,7 @@ impl RequestCtx {
     /// How the request ended, for the filters and the log.
     pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
-            (Some(_), _, Some(code)) if self.attempt.cut => Outcome::Cut(code),
+            (Some(_), _, Some(code)) if self.attempt.cut || self.attempt.broken => Outcome::Cut(code),
             (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },
             _ => Outcome::ClientLeft,
         }
