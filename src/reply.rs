@@ -41,9 +41,8 @@ pub(crate) async fn error(session: &mut Session, ctx: &mut RequestCtx, error: &F
         head.insert_header(header::CONNECTION, "close")?;
     }
     session.write_response_header(Box::new(head), head_only).await?;
-    if !head_only {
-        session.write_response_body(Some(rendered.body), true).await?;
-    }
+    // with HEAD only the end is written: HTTP/2 needs it, and not every caller lets the engine finish the stream
+    session.write_response_body((!head_only).then_some(rendered.body), true).await?;
     if unread {
         drain(session).await;
     }
