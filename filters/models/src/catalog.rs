@@ -281,7 +281,7 @@ pub(crate) fn is_slug(text: &str) -> bool {
 }
 
 /// A model that a backend reported itself.
-pub(crate) fn discovered(alias: &str, kind: ModelKind, entry: Entry) -> Model {
+pub(crate) fn discovered(alias: &str, kind: ModelKind, entry: Arc<Entry>) -> Model {
     Model {
         alias: alias.into(),
         kind,
@@ -292,6 +292,6 @@ pub(crate) fn discovered(alias: &str, kind: ModelKind, entry: Entry) -> Model {
         min_max_tokens: None,
         max_output_tokens: None,
         response_model: None,
-        route: vec![Arc::new(entry)],
+        route: vec![entry],
     }
 }

@@ -151,15 +151,14 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, ids: &[String]) -> Cat
     for model in catalog.models() {
         if !ours(model) || offered.contains(&*model.alias) {
             kept.insert(Arc::clone(&model.alias));
-            let entry = model
-                .route
-                .first()
-                .map(|entry| Entry::new(Arc::clone(&entry.backend), Arc::clone(&entry.model), entry.max_model_len));
+            // the entry itself is kept: it knows its failures and until when it rests
+            let entry = model.route.first().map(Arc::clone);
             models.extend(entry.map(|entry| discovered(&model.alias, model.kind, entry)));
         }
     }
     for id in ids.iter().filter(|id| !kept.contains(id.as_str())) {
-        models.push(discovered(id, kind_of(id), Entry::new(Arc::clone(backend), id.as_str().into(), None)));
+        let entry = Arc::new(Entry::new(Arc::clone(backend), id.as_str().into(), None));
+        models.push(discovered(id, kind_of(id), entry));
     }
     Catalog::new(models, catalog.backends.clone())
 }
