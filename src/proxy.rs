@@ -205,6 +205,11 @@ pub(crate) fn final_head(session: &Session) -> Option<&ResponseHeader> {
     session.response_written().filter(|head| !head.status.is_informational())
 }
 
+/// Whether an error that the engine takes for one of the client is a limit that our wrapper watches there.
+fn is_ours(error: &Error) -> bool {
+    [HELD_BACK, STALLED, TOTAL].contains(error.etype())
+}
+
 fn not_found() -> FilterError {
     FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path. See /openapi.json.")
 }
@@ -463,11 +468,10 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
-        let ours = [HELD_BACK, STALLED, TOTAL].contains(error.etype());
         if *error.etype() == REFUSED {
             return error; // decided already
         }
-        if *error.esource() == ErrorSource::Downstream && !ours {
+        if *error.esource() == ErrorSource::Downstream && !is_ours(&error) {
             error.set_retry(false);
             return error;
         }
@@ -513,7 +517,7 @@ impl ProxyHttp for Gateway {
             None => Some(FilterError::internal(error.to_string())),
         };
         let mut status = 0;
-        if ctx.attempt.cut && *error.esource() != ErrorSource::Downstream {
+        if ctx.attempt.cut && (is_ours(error) || *error.esource() != ErrorSource::Downstream) {
             // the error was the last event: end the body properly
             if let Err(error) = session.write_response_body(None, true).await {
                 tracing::debug!(%error, "the client left before the end of its stream");
