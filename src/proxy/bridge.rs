@@ -97,7 +97,10 @@ fn rope_body(rope: &Rope) -> Body {
     match rope.parts() {
         [] => Body::empty(),
         [whole] => Body::from(whole.clone()),
-        parts => Body::from_stream(futures_util::stream::iter(parts.to_vec().into_iter().map(Ok::<_, Infallible>))),
+        parts => {
+            let parts = parts.to_vec(); // the stream outlives the rope
+            Body::from_stream(futures_util::stream::iter(parts.into_iter().map(Ok::<_, Infallible>)))
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl ReplayHandle {
             pending_head: None,
             holding: false,
         };
-        session.downstream_session = Box::new(ServerSession::Custom(Box::new(replay)));
+        *session.downstream_session = ServerSession::Custom(Box::new(replay)); // into the box of the placeholder
         Self(control)
     }
 

@@ -234,8 +234,7 @@ impl ModelsExchange {
         let name = scan.model.clone().ok_or_else(|| FilterError::internal("a body without a model passed"))?;
         let slug = patch::read_string(body, &name).unwrap_or_default();
         let catalog = self.service.catalog.load();
-        let (model, entries) =
-            catalog.resolve(&slug, principal, self.protocol).map_err(|unusable| refusal(unusable))?;
+        let (model, entries) = catalog.resolve(&slug, principal, self.protocol).map_err(refusal)?;
         let slug: Arc<str> = slug.into();
         Ok(Chosen {
             shown: model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
