@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, MAX_TARGETS};
 use dgx_gateway_filter::{Blame, BodyNeed, ErrorCode, FilterError, Flow, RequestInfo, Rope};
-use http::{HeaderValue, header};
+use http::{HeaderValue, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -270,7 +270,9 @@ impl ProxyHttp for Gateway {
         ctx.busy = self.connections.busy(peer);
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(reply::DRAIN_TIME)); // else an unread body is read for ever
-        if session.get_keepalive().is_some() {
+        if session.req_header().version == Version::HTTP_10 {
+            session.set_keepalive(None); // the end of the connection may be the end of the answer
+        } else if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE_SECONDS)); // without it the engine keeps the connection for ever
         }
         Ok(())
@@ -407,6 +409,18 @@ impl ProxyHttp for Gateway {
             Next::Relay => Ok(None),
             next => Err(retry(session, &next)),
         }
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if session.req_header().version == Version::HTTP_10 {
+            response.remove_header(&header::TRANSFER_ENCODING); // it does not know chunks
+        }
+        Ok(())
     }
 
     fn response_body_filter(
