@@ -141,8 +141,9 @@ where
     let mut answer = std::pin::pin!(service.oneshot(request));
     loop {
         let wants = sender.clone();
-        // nothing to read any more: only watch whether the client leaves
-        let watch_only = sender.is_none();
+        // nothing to read any more: only watch whether the client leaves. With a body that the service did not
+        // want that is impossible: its bytes would be taken for a breach of the protocol.
+        let watch_only = session.is_body_done();
         tokio::select! {
             biased;
             response = &mut answer => return Ok(response.unwrap_or_else(|never| match never {})),
@@ -150,7 +151,7 @@ where
                 Some(room) => {
                     if std::mem::take(&mut expect) {
                         let keepalive = session.get_keepalive();
-                        session.write_continue_response().await?;
+                        session.write_continue_response().await.map_err(Error::into_down)?;
                         session.set_keepalive(keepalive);
                     }
                     permit = Some(room);
@@ -193,7 +194,7 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?; // else the engine delimits by closing
     }
     let body_done = session.is_body_done();
-    session.write_response_header(Box::new(head), no_body).await?;
+    session.write_response_header(Box::new(head), no_body).await.map_err(Error::into_down)?;
     if no_body {
         return Ok(());
     }
@@ -210,7 +211,7 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
             None => break,
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    session.write_response_body(Some(data), false).await?;
+                    session.write_response_body(Some(data), false).await.map_err(Error::into_down)?;
                 }
             }
             Some(Err(error)) => {
@@ -219,5 +220,5 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
             }
         }
     }
-    session.write_response_body(None, true).await
+    session.write_response_body(None, true).await.map_err(Error::into_down)
 }

@@ -151,12 +151,12 @@ pub struct Catalog {
 impl Catalog {
     /// A catalog of slugs in the order in which they are listed. The first of two with one name wins.
     #[must_use]
-    pub fn new(slugs: Vec<Slug>, backends: Vec<Arc<Backend>>) -> Self {
+    pub fn new(slugs: Vec<Arc<Slug>>, backends: Vec<Arc<Backend>>) -> Self {
         let mut catalog = Self { backends, ..Self::default() };
         for slug in slugs {
             if !catalog.by_id.contains_key(&slug.id) {
                 catalog.by_id.insert(Arc::clone(&slug.id), catalog.slugs.len());
-                catalog.slugs.push(Arc::new(slug));
+                catalog.slugs.push(slug);
             }
         }
         catalog

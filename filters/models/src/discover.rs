@@ -153,20 +153,18 @@ async fn list(client: &reqwest::Client, backend: &Backend, url: &str) -> Result<
 }
 
 /// The catalog with exactly these models of a backend; a name that another backend offered first stays its.
+/// Slugs that stay are the same ones: their entries know their failures and until when they rest.
 fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Catalog {
     let ours = |slug: &Slug| slug.entries.iter().any(|entry| Arc::ptr_eq(&entry.backend, backend));
-    let remake = |slug: &Arc<Slug>| {
-        let entry = slug.entries.first()?;
-        Some(discovered(&slug.id, slug.model.kind, &entry.backend, entry.max_model_len()))
-    };
-    let theirs = catalog.slugs().iter().filter(|slug| !ours(slug)).filter_map(remake);
-    let own = found.iter().map(|model| discovered(&model.id, kind_of(&model.id), backend, model.max_model_len));
+    let offered = |slug: &Slug| found.iter().any(|model| *model.id == *slug.id);
+    let kept = catalog.slugs().iter().filter(|slug| !ours(slug) || offered(slug)).cloned();
+    let new = found.iter().filter(|model| !catalog.slugs().iter().any(|slug| *slug.id == *model.id));
+    let new = new.map(|model| Arc::new(discovered(&model.id, kind_of(&model.id), backend, model.max_model_len)));
     // backends keep their order in the list, whoever was found first
-    let mut slugs: Vec<Slug> = theirs.chain(own).collect();
-    let place = |slug: &Slug| {
-        slug.entries
-            .first()
-            .and_then(|entry| catalog.backends.iter().position(|known| Arc::ptr_eq(known, &entry.backend)))
+    let mut slugs: Vec<Arc<Slug>> = kept.chain(new).collect();
+    let place = |slug: &Arc<Slug>| {
+        let entry = slug.entries.first()?;
+        catalog.backends.iter().position(|known| Arc::ptr_eq(known, &entry.backend))
     };
     slugs.sort_by_key(place);
     Catalog::new(slugs, catalog.backends.clone())

@@ -83,6 +83,7 @@ impl Filter for ModelsFilter {
             chosen: None,
             attempts: Attempts::default(),
             current: 0,
+            told: false,
             running: None,
             answer: None,
             relay: None,
@@ -115,6 +116,8 @@ struct ModelsExchange {
     chosen: Option<Chosen>,
     attempts: Attempts,
     current: usize,
+    /// The current attempt stands in `attempts`.
+    told: bool,
     running: Option<Running>,
     answer: Option<RewrittenBody>,
     relay: Option<Relay>,
@@ -144,6 +147,7 @@ impl Exchange for ModelsExchange {
         let Some(chosen) = &self.chosen else { return Ok(()) };
         let Some(entry) = chosen.entries.get(attempt.index) else { return Ok(()) };
         self.current = attempt.index;
+        self.told = false;
         self.running = Some(entry.backend.enter());
         self.answer = None;
         self.relay = None;
@@ -270,7 +274,10 @@ impl ModelsExchange {
         let Some((chosen, entry)) = self.serving() else { return };
         let label = Arc::clone(&entry.backend.label);
         self.service.metrics.attempt(&label, &chosen.model.alias, came);
-        self.attempts.push(&label, came);
+        // a response that turned out to be of no use is still the one attempt that it was
+        if !std::mem::replace(&mut self.told, true) {
+            self.attempts.push(&label, came);
+        }
     }
 
     fn judge_head(&mut self, head: &ResponseHead) -> Verdict {

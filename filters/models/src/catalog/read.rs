@@ -23,7 +23,7 @@ pub(crate) struct Sources<'a> {
 }
 
 /// Makes the slugs of a catalog file.
-pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Vec<Slug> {
+pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<Problem>) -> Vec<Arc<Slug>> {
     if file.version != 1 {
         problems.push(Problem::at("version", "must be 1"));
     }
@@ -45,7 +45,7 @@ pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<
         names.extend(other_name(&key, &alias.slug, &alias.target, Tier::Tenant, &alias.tenants, &all, problems));
     }
     all.extend(names);
-    all
+    all.into_iter().map(Arc::new).collect()
 }
 
 struct Reader<'a> {
