@@ -15,7 +15,8 @@
 //! | `reply` | turns an error into a response |
 //! | [`admin`] | metrics listener |
 //! | [`telemetry`] | logs and the core's metrics |
-//! | [`server`] | assembles the process, runs and drains it |
+//! | [`server`] | assembles the process and runs it |
+//! | [`shutdown`] | ends it without cutting what runs |
 
 pub mod admin;
 pub mod config;
@@ -25,6 +26,7 @@ pub mod registry;
 mod reply;
 pub mod route;
 pub mod server;
+pub mod shutdown;
 pub mod telemetry;
 pub mod upstream;
 pub mod world;

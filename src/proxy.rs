@@ -10,6 +10,7 @@
 //! | `fail_to_proxy` | the error answer |
 //! | `logging` | the end, exactly once |
 
+mod admit;
 mod attempt;
 mod body;
 mod bridge;
@@ -23,20 +24,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, MAX_TARGETS};
-use dgx_gateway_filter::{Blame, BodyNeed, ErrorCode, FilterError, Flow, RequestInfo, Rope};
-use http::{HeaderValue, Version, header};
+use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
+use dgx_gateway_filter::{Blame, ErrorCode, FilterError, RequestInfo, Rope};
+use http::{Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
-use self::attempt::{Judged, Next, failure_of, response_seen, upstream_head};
-use self::body::{BodyLimits, ReadError, read_whole, say_continue};
-use self::bridge::Served;
-use self::replay::{HELD_BACK, ReplayHandle, STALLED, TOTAL};
+use self::admit::{Admitted, Stop, admit};
+use self::attempt::{Judged, Next, Stage, failure_of, response_seen, upstream_head};
+use self::replay::{HELD_BACK, STALLED, TOTAL};
 use crate::reply;
-use crate::route::{End, Match};
+use crate::shutdown::Draining;
 use crate::telemetry::CoreMetrics;
 use crate::upstream::{peer, resolve::Resolver};
 use crate::world::World;
@@ -58,40 +58,8 @@ pub struct Gateway {
     held: Arc<HeldBytes>,
     connections: Arc<Connections>,
     metrics: Arc<CoreMetrics>,
+    draining: Arc<Draining>,
     resolver: Resolver,
-}
-
-/// Why the request phase ended without an upstream.
-enum Stop {
-    Broken(Box<Error>),
-    Refused(FilterError),
-}
-
-impl From<FilterError> for Stop {
-    fn from(error: FilterError) -> Self {
-        Self::Refused(error)
-    }
-}
-
-impl From<Box<Error>> for Stop {
-    fn from(error: Box<Error>) -> Self {
-        Self::Broken(error)
-    }
-}
-
-impl From<ReadError> for Stop {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Broken(error) => Self::Broken(error),
-            ReadError::Refused(error) => Self::Refused(error),
-        }
-    }
-}
-
-/// What the request phase came to.
-enum Admitted {
-    Answered,
-    Proxy,
 }
 
 impl RequestCtx {
@@ -114,80 +82,9 @@ impl Gateway {
         held: Arc<HeldBytes>,
         connections: Arc<Connections>,
         metrics: Arc<CoreMetrics>,
+        draining: Arc<Draining>,
     ) -> Self {
-        Self { world, held, connections, metrics, resolver: Resolver::default() }
-    }
-
-    async fn admit(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Admitted, Stop> {
-        self.match_route(session, ctx)?;
-        let world = Arc::clone(&ctx.world);
-        let Some(route) = ctx.route.clone() else { return Err(not_found().into()) };
-        ctx.chain.exchanges = route.filters.iter().map(|entry| entry.filter.begin()).collect();
-        if let Some(reply) = head_filters(session, ctx).await? {
-            bridge::respond(session, ctx, *reply).await?;
-            return Ok(Admitted::Answered);
-        }
-        if route.need == BodyNeed::Whole {
-            let limits = BodyLimits { max_bytes: world.server.max_body_bytes };
-            let RequestCtx { held, chain, .. } = ctx;
-            ctx.body = read_whole(session, limits, held, |session, piece| {
-                chain
-                    .exchanges
-                    .iter_mut()
-                    .try_for_each(|exchange| exchange.request_chunk(piece, &mut chain.shared.cx(session.req_header())))
-            })
-            .await?;
-        }
-        if let Some(reply) = ready_filters(session, ctx).await? {
-            bridge::respond(session, ctx, *reply).await?;
-            return Ok(Admitted::Answered);
-        }
-        match &route.end {
-            End::Endpoint(router) => match bridge::serve(session, ctx, router.clone()).await? {
-                Served::Answered => Ok(Admitted::Answered),
-                Served::Refused(error) => Err(error.into()),
-            },
-            End::Fixed { upstream, .. } => {
-                ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
-                say_continue(session).await?;
-                Ok(self.hand_over(session, ctx, route.need))
-            }
-            End::Planned => {
-                say_continue(session).await?;
-                Ok(self.hand_over(session, ctx, route.need))
-            }
-        }
-    }
-
-    fn match_route(&self, session: &Session, ctx: &mut RequestCtx) -> Result<(), FilterError> {
-        let head = session.req_header();
-        let world = Arc::clone(&ctx.world);
-        match world.routes.find(&head.method, head.uri.path()) {
-            Match::Route(route, path) => {
-                ctx.path = path.as_str().to_owned();
-                ctx.chain.shared.request.route = Arc::clone(&route.name);
-                ctx.route = Some(Arc::clone(route));
-                Ok(())
-            }
-            Match::NotFound => Err(not_found()),
-            Match::MethodNotAllowed(allow) => {
-                let message = format!("This path does not accept {}.", head.method);
-                let error = FilterError::client(ErrorCode::MethodNotAllowed, message);
-                Err(match HeaderValue::from_str(&allow) {
-                    Ok(allow) => error.header(header::ALLOW, allow),
-                    Err(_) => error,
-                })
-            }
-        }
-    }
-
-    /// The engine takes over. A body that was read is replayed; one that was not streams through.
-    fn hand_over(&self, session: &mut Session, ctx: &mut RequestCtx, need: BodyNeed) -> Admitted {
-        ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
-        if need == BodyNeed::Whole || session.is_body_done() {
-            ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
-        }
-        Admitted::Proxy
+        Self { world, held, connections, metrics, draining, resolver: Resolver::default() }
     }
 
     /// A failure before anything was sent: what do the filters say?
@@ -208,38 +105,6 @@ pub(crate) fn final_head(session: &Session) -> Option<&ResponseHeader> {
 /// Whether an error that the engine takes for one of the client is a limit that our wrapper watches there.
 fn is_ours(error: &Error) -> bool {
     [HELD_BACK, STALLED, TOTAL].contains(error.etype())
-}
-
-fn not_found() -> FilterError {
-    FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path. See /openapi.json.")
-}
-
-async fn head_filters(
-    session: &Session,
-    ctx: &mut RequestCtx,
-) -> Result<Option<Box<dgx_gateway_filter::Reply>>, FilterError> {
-    let head: &http::request::Parts = session.req_header();
-    for exchange in &mut ctx.chain.exchanges {
-        if let Flow::Reply(reply) = exchange.request_head(&mut ctx.chain.shared.cx(head)).await? {
-            return Ok(Some(reply));
-        }
-    }
-    Ok(None)
-}
-
-async fn ready_filters(
-    session: &Session,
-    ctx: &mut RequestCtx,
-) -> Result<Option<Box<dgx_gateway_filter::Reply>>, FilterError> {
-    let head: &http::request::Parts = session.req_header();
-    let mut body = std::mem::take(&mut ctx.body);
-    for exchange in &mut ctx.chain.exchanges {
-        if let Flow::Reply(reply) = exchange.request_ready(&mut body, &mut ctx.chain.shared.cx(head)).await? {
-            return Ok(Some(reply));
-        }
-    }
-    ctx.body = body;
-    Ok(None)
 }
 
 /// Turns a filter's error into one that stops the engine; the answer waits in the context.
@@ -270,7 +135,7 @@ impl ProxyHttp for Gateway {
         ctx.busy = self.connections.busy(peer);
         session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         session.set_total_drain_timeout(Some(reply::DRAIN_TIME)); // else an unread body is read for ever
-        if session.req_header().version == Version::HTTP_10 {
+        if session.req_header().version == Version::HTTP_10 || self.draining.begun() {
             session.set_keepalive(None); // the end of the connection may be the end of the answer
         } else if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE_SECONDS)); // without it the engine keeps the connection for ever
@@ -279,7 +144,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        match self.admit(session, ctx).await {
+        let admitted =
+            if self.draining.refuses() { Err(Stop::Refused(admit::stopping())) } else { admit(session, ctx).await };
+        match admitted {
             Ok(Admitted::Answered) => Ok(true),
             Ok(Admitted::Proxy) => Ok(false),
             Err(Stop::Refused(error)) => {
@@ -341,14 +208,8 @@ impl ProxyHttp for Gateway {
         if ctx.replay.is_none()
             && let Some(piece) = piece
         {
-            let RequestCtx { chain, .. } = ctx;
-            let head: &http::request::Parts = session.req_header();
-            let looked = chain
-                .exchanges
-                .iter_mut()
-                .try_for_each(|exchange| exchange.request_chunk(piece, &mut chain.shared.cx(head)));
             // any other source is swallowed when the upstream speaks HTTP/2
-            looked.map_err(|error| refuse(ctx, error).into_down())?;
+            ctx.passing(session.req_header(), piece).map_err(|error| refuse(ctx, error).into_down())?;
         }
         if end && piece.as_ref().is_some_and(Bytes::is_empty) {
             *piece = None; // else the engine writes the end of a chunked body twice
@@ -365,7 +226,7 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() {
             return Ok(());
         }
-        ctx.attempt.head_seen = true;
+        ctx.attempt.stage = Stage::Relaying;
         let mut seen = response_seen(response);
         match ctx.judge(session.req_header(), &AttemptResult::Head(&seen)) {
             Next::Relay => {
@@ -379,8 +240,8 @@ impl ProxyHttp for Gateway {
                 if let Some(replay) = &ctx.replay {
                     replay.hold();
                 }
-                ctx.attempt.judged =
-                    Some(Judged { head: seen, body: bytes::BytesMut::new(), max_bytes, complete: true });
+                let judged = Judged { head: seen, body: bytes::BytesMut::new(), max_bytes, complete: true };
+                ctx.attempt.stage = Stage::Held(Box::new(judged));
                 Ok(())
             }
             next => Err(retry(session, &next)),
@@ -394,7 +255,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        let Some(judged) = &mut ctx.attempt.judged else { return Ok(None) };
+        let Stage::Held(judged) = &mut ctx.attempt.stage else { return Ok(None) };
         let piece = part.take().unwrap_or_default();
         let room = judged.max_bytes.saturating_sub(judged.body.len());
         judged.complete = piece.len() <= room;
@@ -430,12 +291,13 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
-        if ctx.attempt.judged.is_some() || ctx.attempt.released {
-            return Ok(None);
-        }
-        if ctx.attempt.cut {
-            *part = None;
-            return Err(Error::new(REFUSED));
+        match ctx.attempt.stage {
+            Stage::Held(_) | Stage::Released => return Ok(None),
+            Stage::Broken | Stage::Said => {
+                *part = None;
+                return Err(Error::new(REFUSED));
+            }
+            Stage::Relaying | Stage::Waiting => {}
         }
         if let Err(error) = ctx.response_chunk(session.req_header(), part, end) {
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
@@ -448,11 +310,14 @@ impl ProxyHttp for Gateway {
                 return Err(refuse(ctx, error));
             }
             let Some(event) = reply::stream_event(session, ctx, &error) else {
-                ctx.attempt.broken = true;
+                ctx.attempt.stage = Stage::Broken;
                 return Err(refuse(ctx, error)); // without its end the client can tell that the answer is cut
             };
             *part = Some(event);
-            ctx.attempt.cut = true;
+            ctx.attempt.stage = Stage::Said;
+        }
+        if final_head(session).is_some() && session.is_body_done() {
+            ctx.forget_body();
         }
         Ok(None)
     }
@@ -492,29 +357,29 @@ impl ProxyHttp for Gateway {
         let untouched = final_head(session).is_none();
         // a write to a connection that the server has just closed fails before any read can say so
         let broke = error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError;
-        let nothing_came = untouched && !ctx.attempt.head_seen;
+        let nothing_came = untouched && matches!(ctx.attempt.stage, Stage::Waiting);
         if reused && broke && nothing_came && ctx.replay.is_some() && !ctx.attempt.stale {
             ctx.attempt.stale = true; // the pooled connection was dead: the same target once more
             error.set_retry(true);
             return error;
         }
         let failure = failure_of(&error);
-        let next = match &mut ctx.attempt.judged {
+        let next = match &mut ctx.attempt.stage {
             // no time is left for another target, whatever is here of the response
-            Some(_) if failure == AttemptFailure::Total => {
-                ctx.attempt.judged = None;
+            Stage::Held(_) if failure == AttemptFailure::Total => {
+                ctx.attempt.stage = Stage::Relaying;
                 ctx.judge(session.req_header(), &AttemptResult::Failed(failure))
             }
-            Some(judged) => {
+            Stage::Held(judged) => {
                 judged.complete &= *error.etype() == HELD_BACK;
                 ctx.judge_held(session.req_header())
             }
-            None if ctx.failure.is_some() => Next::Fail,
-            None if !untouched => {
+            _ if ctx.failure.is_some() => Next::Fail,
+            _ if !untouched => {
                 ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure)));
                 Next::Fail
             }
-            None => ctx.judge(session.req_header(), &AttemptResult::Failed(failure)),
+            _ => ctx.judge(session.req_header(), &AttemptResult::Failed(failure)),
         };
         error.set_retry(matches!(next, Next::Retry) && untouched);
         error
@@ -525,13 +390,15 @@ impl ProxyHttp for Gateway {
             replay.restore(session);
         }
         let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
+        let said = matches!(ctx.attempt.stage, Stage::Said);
+        let ended = said || matches!(ctx.attempt.stage, Stage::Broken);
         let failure = match ctx.failure.take() {
-            _ if client_left || ctx.attempt.cut || ctx.attempt.broken => None,
+            _ if client_left || ended => None,
             Some(failure) => Some(failure),
             None => Some(FilterError::internal(error.to_string())),
         };
         let mut status = 0;
-        if ctx.attempt.cut && (is_ours(error) || *error.esource() != ErrorSource::Downstream) {
+        if said && (is_ours(error) || *error.esource() != ErrorSource::Downstream) {
             // the error was the last event: end the body properly
             if let Err(error) = session.write_response_body(None, true).await {
                 tracing::debug!(%error, "the client left before the end of its stream");
@@ -546,7 +413,7 @@ impl ProxyHttp for Gateway {
                 }
             } else {
                 let event = reply::stream_event(session, ctx, &failure);
-                ctx.attempt.cut = true;
+                ctx.attempt.stage = Stage::Said;
                 if let Some(event) = event
                     && let Err(error) = session.write_response_body(Some(event), true).await
                 {

@@ -42,6 +42,8 @@ pub struct Route {
     pub filters: Vec<RouteFilter>,
     /// The strongest body need of the filters.
     pub need: BodyNeed,
+    /// Largest request body, if not that of the server.
+    pub max_body_bytes: Option<usize>,
     /// Where it ends.
     pub end: End,
 }
@@ -203,6 +205,7 @@ mod tests {
                 methods: methods.to_vec(),
                 filters: vec![],
                 need: BodyNeed::None,
+                max_body_bytes: None,
                 end: End::Planned,
             };
             let aliases: Vec<String> = aliases.iter().map(|alias| (*alias).to_owned()).collect();

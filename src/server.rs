@@ -3,24 +3,21 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_filter::filter::BackgroundTask;
-use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
+use dgx_gateway_filter::health::HealthSource;
 use dgx_gateway_filter::{BuildEnv, Problem};
 use pingora::apps::HttpServerOptions;
 use pingora::listeners::TcpSocketOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
 
 use crate::admin;
@@ -28,6 +25,7 @@ use crate::config::{Config, Overrides};
 use crate::plugins::Registry;
 use crate::proxy::{ConnectionGuard, Connections, Gateway, HeldBytes};
 use crate::registry::{ADMIN_PAGES, greeting};
+use crate::shutdown::{DrainWatch, Draining};
 use crate::telemetry::{self, CoreMetrics};
 use crate::world::{World, WorldError};
 
@@ -38,10 +36,6 @@ const MOST_TRIES: usize = 2 * dgx_gateway_filter::upstream::MAX_TARGETS;
 const H2_STREAM_WINDOW: u32 = 1 << 20;
 /// HTTP/2 window of one connection.
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;
-/// How often a drain looks whether it is done.
-const DRAIN_TICK: Duration = Duration::from_millis(50);
-/// How long nothing may run before a drain is done.
-const DRAIN_QUIET: Duration = Duration::from_millis(200);
 
 /// Why the process does not start.
 #[derive(Debug, thiserror::Error)]
@@ -103,23 +97,23 @@ pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> R
     // the engine binds later and would panic: find out now
     drop(bind(config.server.listen)?);
 
-    let drain =
-        Arc::new(Drain { metrics: Arc::clone(&metrics), limit: config.server.drain, draining: AtomicBool::new(false) });
-    env.health.add(Arc::clone(&drain) as Arc<dyn HealthSource>);
+    let draining = Arc::new(Draining::default());
+    env.health.add(Arc::clone(&draining) as Arc<dyn HealthSource>);
     let pages = world.endpoints.get(ADMIN_PAGES).cloned().unwrap_or_default();
     let admin =
         AdminService { listener: Mutex::new(Some(admin_listener)), router: admin::router(env.metrics.clone(), pages) };
 
     let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
     server.bootstrap();
-    let public = public_service(&server, &config, world, metrics);
+    let public = public_service(&server, &config, world, Arc::clone(&metrics), Arc::clone(&draining));
     server.add_service(public);
     server.add_service(background_service("admin", admin));
     for task in env.take_tasks() {
         server.add_service(background_service(task.name, TaskService(Mutex::new(Some(task)))));
     }
     announce(&env, &config);
-    server.run(RunArgs { shutdown_signal: Box::new(DrainWatch(drain)) });
+    let watch = DrainWatch { draining, metrics, limit: config.server.drain };
+    server.run(RunArgs { shutdown_signal: Box::new(watch) });
     Ok(())
 }
 
@@ -138,10 +132,12 @@ fn public_service(
     config: &Config,
     world: World,
     metrics: Arc<CoreMetrics>,
+    draining: Arc<Draining>,
 ) -> Service<impl pingora::apps::ServerApp + use<>> {
     let connections = Arc::new(Connections::default());
     let held = HeldBytes::new(config.server.max_held_bytes);
-    let gateway = Gateway::new(Arc::new(ArcSwap::from_pointee(world)), held, Arc::clone(&connections), metrics);
+    let gateway =
+        Gateway::new(Arc::new(ArcSwap::from_pointee(world)), held, Arc::clone(&connections), metrics, draining);
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
@@ -208,60 +204,5 @@ impl BackgroundService for TaskService {
             () = task.run => tracing::debug!(task = task.name, "background task ended"),
             _ = shutdown.changed() => {}
         }
-    }
-}
-
-/// What is known of the end of the process.
-struct Drain {
-    metrics: Arc<CoreMetrics>,
-    limit: Duration,
-    draining: AtomicBool,
-}
-
-impl HealthSource for Drain {
-    fn limitations(&self) -> Vec<Limitation> {
-        let draining = self.draining.load(Ordering::Relaxed);
-        draining.then_some(Limitation { reason: "draining", severity: Severity::Unready }).into_iter().collect()
-    }
-}
-
-impl Drain {
-    /// Returns when nothing runs any more, or when the time is over.
-    async fn done(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        let end = tokio::time::Instant::now() + self.limit;
-        let mut quiet = Duration::ZERO;
-        while quiet < DRAIN_QUIET && tokio::time::Instant::now() < end {
-            tokio::time::sleep(DRAIN_TICK).await;
-            quiet = if self.metrics.running() == 0 { quiet + DRAIN_TICK } else { Duration::ZERO };
-        }
-        tracing::info!(running = self.metrics.running(), "drained");
-    }
-}
-
-/// Waits for a signal, then for the running requests. A second signal ends the wait.
-struct DrainWatch(Arc<Drain>);
-
-#[async_trait]
-impl ShutdownSignalWatch for DrainWatch {
-    async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!("signals cannot be watched; stopping");
-            return ShutdownSignal::FastShutdown;
-        };
-        let mut any = async || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            }
-        };
-        let first = any().await;
-        tracing::info!(signal = first, "draining");
-        tokio::select! {
-            () = self.0.done() => {}
-            signal = any() => tracing::warn!(signal, "second signal: running requests are cut"),
-        }
-        ShutdownSignal::FastShutdown
     }
 }

@@ -183,8 +183,14 @@ fn build_routes(
             RouteEnd::Fixed { url, forward_headers } => fixed(&url, forward_headers),
             RouteEnd::Planned => End::Planned,
         };
-        let route =
-            Arc::new(Route { name: spec.path.as_str().into(), methods: spec.methods, filters: built, need, end });
+        let route = Arc::new(Route {
+            name: spec.path.as_str().into(),
+            methods: spec.methods,
+            filters: built,
+            need,
+            max_body_bytes: spec.max_body_bytes,
+            end,
+        });
         table.add(&spec.path, &spec.aliases, &route).map_err(|error| {
             WorldError::Config(vec![Problem::at(format!("routes[{}]", spec.path), error.to_string())])
         })?;

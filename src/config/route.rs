@@ -25,6 +25,8 @@ pub struct RouteFile {
     pub endpoint: Option<String>,
     /// `planned` (a filter of the route chooses), or the URL of one upstream.
     pub upstream: Option<String>,
+    /// Largest request body in bytes, 0 to 1099511627776. Default: `server.max_body_bytes`.
+    pub max_body_bytes: Option<u64>,
     /// Request headers that a URL upstream receives, besides framing and tracing headers.
     #[serde(default)]
     pub forward_headers: Vec<String>,
@@ -66,6 +68,8 @@ pub struct RouteSpec {
     pub methods: Vec<Method>,
     /// Filters in order.
     pub filters: Vec<FilterEntry>,
+    /// Largest request body, if not that of the server.
+    pub max_body_bytes: Option<usize>,
     /// Where it ends.
     pub end: RouteEnd,
 }
@@ -98,9 +102,20 @@ fn check(route: RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option<Rou
             )),
         }
     }
+    let max_body_bytes = route.max_body_bytes.map(|bytes| usize::try_from(bytes).ok().filter(|_| bytes <= 1 << 40));
+    if max_body_bytes == Some(None) {
+        problems.push(Problem::at(format!("{key}.max_body_bytes"), "must be 0 to 1099511627776"));
+    }
     let end = route_end(route.endpoint, route.upstream, &route.forward_headers, key, problems);
     let end = end.filter(|_| problems.len() == before)?;
-    Some(RouteSpec { path: route.path, aliases: route.aliases, methods, filters, end })
+    Some(RouteSpec {
+        path: route.path,
+        aliases: route.aliases,
+        methods,
+        filters,
+        max_body_bytes: max_body_bytes.flatten(),
+        end,
+    })
 }
 
 fn filter_entry(value: Value) -> Option<FilterEntry> {

@@ -45,6 +45,24 @@ pub(super) struct Judged {
     pub complete: bool,
 }
 
+/// How far the response of an attempt has come.
+#[derive(Default)]
+pub(super) enum Stage {
+    /// It was broken off, because its protocol cannot say an error in it.
+    Broken,
+    /// It is read before it is judged; the client sees nothing of it.
+    Held(Box<Judged>),
+    /// It was held, judged, and let go as a whole: its hooks have run.
+    Released,
+    /// Its head has come, and it passes piece by piece.
+    Relaying,
+    /// An error was said in it as its last piece; nothing more passes.
+    Said,
+    /// Nothing of it has come.
+    #[default]
+    Waiting,
+}
+
 /// Where the attempts of a request stand.
 #[derive(Default)]
 pub(super) struct Attempt {
@@ -54,16 +72,8 @@ pub(super) struct Attempt {
     pub request: Option<AttemptRequest>,
     /// The target.
     pub upstream: Option<Arc<Upstream>>,
-    /// Its response, while it is held back.
-    pub judged: Option<Judged>,
-    /// The head of its response has come.
-    pub head_seen: bool,
-    /// A held response was let go: its hooks have run.
-    pub released: bool,
-    /// The answer was ended by an error that has been said in it; nothing more is relayed.
-    pub cut: bool,
-    /// The answer was broken off because its protocol cannot say an error in it.
-    pub broken: bool,
+    /// How far its response has come.
+    pub stage: Stage,
     /// The pooled connection was dead once already; the same target is not tried a third time.
     pub stale: bool,
 }
@@ -100,9 +110,7 @@ impl RequestCtx {
         if let Some(replay) = &self.replay {
             replay.prepare(request.body.clone(), request.timeouts);
         }
-        self.attempt.judged = None;
-        self.attempt.head_seen = false;
-        self.attempt.released = false;
+        self.attempt.stage = Stage::Waiting;
         self.attempt.request = Some(request);
         self.attempt.upstream = Some(Arc::clone(&upstream));
         Ok(Some(upstream))
@@ -166,7 +174,9 @@ impl RequestCtx {
 
     /// A held response is complete (or broke off): judges it with what is there.
     pub(super) fn judge_held(&mut self, head: &http::request::Parts) -> Next {
-        let Some(mut judged) = self.attempt.judged.take() else { return Next::Relay };
+        let Stage::Held(mut judged) = std::mem::replace(&mut self.attempt.stage, Stage::Relaying) else {
+            return Next::Relay;
+        };
         let body = judged.body.split().freeze();
         let next =
             self.judge(head, &AttemptResult::Body { head: &judged.head, body: &body, complete: judged.complete });
@@ -182,7 +192,7 @@ impl RequestCtx {
                 if let Some(replay) = &self.replay {
                     replay.release(response, body);
                 }
-                self.attempt.released = true;
+                self.attempt.stage = Stage::Released;
                 Next::Relay
             }
             Err(error) => self.fail(error),
@@ -248,7 +258,7 @@ impl RequestCtx {
     /// How the request ended, for the filters and the log.
     pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
-            (Some(_), _, Some(code)) if self.attempt.cut || self.attempt.broken => Outcome::Cut(code),
+            (Some(_), _, Some(code)) if matches!(self.attempt.stage, Stage::Broken | Stage::Said) => Outcome::Cut(code),
             (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },
             _ => Outcome::ClientLeft,
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Rope};
@@ -15,6 +15,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(55);
 const SMALL_PIECE: usize = 4 * 1024;
 /// Joined pieces are handed over at this size.
 const JOINED_PIECE: usize = 64 * 1024;
+/// How far ahead of what has arrived a declared length is reserved.
+const AHEAD: usize = 1024 * 1024;
 /// When to come back after the budget of held bytes was spent.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -80,6 +82,13 @@ impl Drop for Held {
     }
 }
 
+impl Held {
+    /// Gives everything back.
+    pub fn give_back(&mut self) {
+        self.budget.used.fetch_sub(std::mem::take(&mut self.bytes), Ordering::AcqRel);
+    }
+}
+
 /// Why a body is not there.
 pub(super) enum ReadError {
     /// The client left or broke the protocol.
@@ -98,6 +107,8 @@ impl From<FilterError> for ReadError {
 #[derive(Clone, Copy)]
 pub(super) struct BodyLimits {
     pub max_bytes: usize,
+    /// When it has to be complete.
+    pub until: Instant,
 }
 
 /// Reads the whole body. Each piece is shown to `look` as it arrives; its error ends the reading at once.
@@ -110,24 +121,17 @@ pub(super) async fn read_whole(
     held: &mut Held,
     mut look: impl FnMut(&Session, &Bytes) -> Result<(), FilterError>,
 ) -> Result<Rope, ReadError> {
-    let declared = declared_length(session);
-    if declared.is_some_and(|length| length > limits.max_bytes as u64) {
-        return Err(too_large(limits.max_bytes).into());
-    }
-    let declared = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    if !held.raise_to(declared) {
-        return Err(overloaded().into());
-    }
+    let declared = declared_length(session).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    reserve(held, declared.min(AHEAD))?;
     say_continue(session).await?;
     let mut collector = Collector::default();
-    while let Some(piece) = next_piece(session).await? {
+    while let Some(piece) = next_piece(session, limits.until).await? {
         let total = collector.len() + piece.len();
         if total > limits.max_bytes {
             return Err(too_large(limits.max_bytes).into());
         }
-        if !held.raise_to(total) {
-            return Err(overloaded().into());
-        }
+        // what is declared is reserved as it arrives, a little ahead: a client that only announces holds nothing
+        reserve(held, declared.min(total + AHEAD).max(total))?;
         look(session, &piece)?;
         collector.push(piece);
     }
@@ -149,15 +153,20 @@ pub(super) async fn say_continue(session: &mut Session) -> Result<(), ReadError>
     Ok(())
 }
 
-async fn next_piece(session: &mut Session) -> Result<Option<Bytes>, ReadError> {
-    match tokio::time::timeout(READ_TIMEOUT, session.read_request_body()).await {
+fn reserve(held: &mut Held, total: usize) -> Result<(), FilterError> {
+    if held.raise_to(total) { Ok(()) } else { Err(overloaded()) }
+}
+
+async fn next_piece(session: &mut Session, until: Instant) -> Result<Option<Bytes>, ReadError> {
+    let wait = READ_TIMEOUT.min(until.saturating_duration_since(Instant::now()));
+    match tokio::time::timeout(wait, session.read_request_body()).await {
         Ok(Ok(piece)) => Ok(piece),
         Ok(Err(error)) => Err(ReadError::Broken(error.into_down())),
         Err(_) => Err(FilterError::client(ErrorCode::InvalidJson, "The body did not arrive in time.").into()),
     }
 }
 
-fn too_large(limit: usize) -> FilterError {
+pub(super) fn too_large(limit: usize) -> FilterError {
     FilterError::client(ErrorCode::BodyTooLarge, format!("The body is larger than {limit} bytes."))
 }
 

@@ -85,7 +85,10 @@ where
         rope_body(&held)
     };
     let request = request(session, ctx, body);
-    let response = drive(session, service, request, live.then_some(sender)).await?;
+    let response = match drive(session, ctx, service, request, live.then_some(sender)).await? {
+        Ok(response) => response,
+        Err(error) => return Ok(Served::Refused(error)),
+    };
     if let Some(error) = response.extensions().get::<CarriedError>().and_then(CarriedError::take) {
         return Ok(Served::Refused(error));
     }
@@ -125,12 +128,14 @@ fn canonical_uri(head: &http::request::Parts, path: &str) -> http::Uri {
 }
 
 /// Feeds the request body while the service wants it, and watches the client.
+/// A filter may refuse the body on its way.
 async fn drive<S>(
     session: &mut Session,
+    ctx: &mut RequestCtx,
     service: S,
     request: http::Request<Body>,
     sender: Option<mpsc::Sender<Bytes>>,
-) -> pingora::Result<Reply>
+) -> pingora::Result<Result<Reply, FilterError>>
 where
     S: tower::Service<http::Request<Body>, Response = Reply, Error = Infallible> + Send,
     S::Future: Send,
@@ -146,7 +151,7 @@ where
         let watch_only = session.is_body_done();
         tokio::select! {
             biased;
-            response = &mut answer => return Ok(response.unwrap_or_else(|never| match never {})),
+            response = &mut answer => return Ok(Ok(response.unwrap_or_else(|never| match never {}))),
             room = reserve(wants), if sender.is_some() && permit.is_none() => match room {
                 Some(room) => {
                     if std::mem::take(&mut expect) {
@@ -161,6 +166,11 @@ where
             piece = session.read_body_or_idle(watch_only), if watch_only || permit.is_some() => {
                 let piece = piece.map_err(Error::into_down)?;
                 let end = piece.is_none() || session.is_body_done();
+                if let Some(piece) = &piece
+                    && let Err(error) = ctx.passing(session.req_header(), piece)
+                {
+                    return Ok(Err(error));
+                }
                 if let (Some(piece), Some(permit)) = (piece.filter(|piece| !piece.is_empty()), permit.take()) {
                     permit.send(piece);
                 }

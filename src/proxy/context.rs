@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo};
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::upstream::UpstreamPlan;
@@ -11,7 +12,7 @@ use dgx_gateway_filter::{ErrorCode, Facts, FilterError, Outcome, Rope};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::attempt::Attempt;
-use super::body::Held;
+use super::body::{Held, too_large};
 use super::replay::ReplayHandle;
 use crate::route::Route;
 use crate::telemetry::{CoreMetrics, InFlight};
@@ -68,6 +69,12 @@ impl Chain {
 }
 
 impl Chain {
+    /// Shows a piece of the request body to every exchange.
+    pub(super) fn request_chunk(&mut self, head: &http::request::Parts, piece: &Bytes) -> Result<(), FilterError> {
+        let Self { exchanges, shared, .. } = self;
+        exchanges.iter_mut().try_for_each(|exchange| exchange.request_chunk(piece, &mut shared.cx(head)))
+    }
+
     pub(super) fn request(&self) -> &RequestInfo {
         &self.shared.request
     }
@@ -89,8 +96,13 @@ pub struct RequestCtx {
     pub(super) route: Option<Arc<Route>>,
     pub(super) path: String,
     pub(super) chain: Chain,
+    /// The request body, while it may still have to be sent.
     pub(super) body: Rope,
     pub(super) held: Held,
+    /// Largest request body of the route.
+    pub(super) max_body_bytes: usize,
+    /// Bytes of a body that streams through.
+    pub(super) streamed: usize,
     pub(super) attempt: Attempt,
     pub(super) replay: Option<ReplayHandle>,
     /// The error that the client gets, once it is decided.
@@ -119,6 +131,8 @@ impl RequestCtx {
             chain: Chain { exchanges: Vec::new(), shared, finished: false },
             body: Rope::new(),
             held,
+            max_body_bytes: 0,
+            streamed: 0,
             attempt: Attempt::default(),
             replay: None,
             failure: None,
@@ -137,6 +151,26 @@ impl RequestCtx {
             shared.reply_headers.insert(name, value.clone());
         }
         self.in_flight = Some(metrics.enter());
+    }
+
+    /// A piece of a body that is not held: counted, and shown to the filters.
+    pub(super) fn passing(&mut self, head: &http::request::Parts, piece: &Bytes) -> Result<(), FilterError> {
+        self.streamed += piece.len();
+        if self.streamed > self.max_body_bytes {
+            return Err(too_large(self.max_body_bytes));
+        }
+        self.chain.request_chunk(head, piece)
+    }
+
+    /// The answer has begun, so the request will not be sent again: what was held for that is given back.
+    pub(super) fn forget_body(&mut self) {
+        if !self.body.is_empty() {
+            self.body = Rope::new();
+            if let Some(request) = &mut self.attempt.request {
+                request.body = Rope::new();
+            }
+            self.held.give_back();
+        }
     }
 
     /// The dialect in which errors of this request are said.

@@ -293,6 +293,10 @@ impl Replay {
             return Ok(false);
         }
         self.begun = true;
+        if self.exhausted() {
+            self.parts = Rope::new(); // the answer has begun, so the body will not be sent again
+            self.position = Position::default();
+        }
         self.genuine_mut().response_duplex_vec(out).await
     }
 }

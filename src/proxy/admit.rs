@@ -1,0 +1,156 @@
+//! The request phase: from a head to an answer given here, or to a plan that the engine carries out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dgx_gateway_filter::upstream::MAX_TARGETS;
+use dgx_gateway_filter::{BodyNeed, ErrorCode, FilterError, Flow, Reply};
+use http::{HeaderValue, header};
+use pingora::Error;
+use pingora::proxy::Session;
+
+use super::body::{BodyLimits, ReadError, declared_length, read_whole, say_continue, too_large};
+use super::bridge::{self, Served};
+use super::context::RequestCtx;
+use super::replay::ReplayHandle;
+use crate::route::{End, Match, Route};
+
+/// When to come back to a process that is being stopped.
+const AFTER_STOP: Duration = Duration::from_secs(1);
+
+/// What the request phase came to.
+pub(super) enum Admitted {
+    Answered,
+    Proxy,
+}
+
+/// Why the request phase ended without either.
+pub(super) enum Stop {
+    Broken(Box<Error>),
+    Refused(FilterError),
+}
+
+impl From<FilterError> for Stop {
+    fn from(error: FilterError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Box<Error>> for Stop {
+    fn from(error: Box<Error>) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Broken(error) => Self::Broken(error),
+            ReadError::Refused(error) => Self::Refused(error),
+        }
+    }
+}
+
+/// Runs the request phase.
+pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Admitted, Stop> {
+    let route = match_route(session, ctx)?;
+    ctx.chain.exchanges = route.filters.iter().map(|entry| entry.filter.begin()).collect();
+    if let Some(reply) = head_filters(session, ctx).await? {
+        bridge::respond(session, ctx, *reply).await?;
+        return Ok(Admitted::Answered);
+    }
+    let limit = route.max_body_bytes.unwrap_or(ctx.world.server.max_body_bytes);
+    if declared_length(session).is_some_and(|length| length > limit as u64) {
+        return Err(too_large(limit).into());
+    }
+    ctx.max_body_bytes = limit;
+    if route.need == BodyNeed::Whole {
+        read_body(session, ctx).await?;
+    }
+    if let Some(reply) = ready_filters(session, ctx).await? {
+        bridge::respond(session, ctx, *reply).await?;
+        return Ok(Admitted::Answered);
+    }
+    match &route.end {
+        End::Endpoint(router) => match bridge::serve(session, ctx, router.clone()).await? {
+            Served::Answered => Ok(Admitted::Answered),
+            Served::Refused(error) => Err(error.into()),
+        },
+        End::Fixed { upstream, .. } => {
+            ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
+            hand_over(session, ctx, &route).await
+        }
+        End::Planned => hand_over(session, ctx, &route).await,
+    }
+}
+
+fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Arc<Route>, FilterError> {
+    let head = session.req_header();
+    let world = Arc::clone(&ctx.world);
+    match world.routes.find(&head.method, head.uri.path()) {
+        Match::Route(route, path) => {
+            ctx.path = path.as_str().to_owned();
+            ctx.chain.shared.request.route = Arc::clone(&route.name);
+            ctx.route = Some(Arc::clone(route));
+            Ok(Arc::clone(route))
+        }
+        Match::NotFound => {
+            Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path. See /openapi.json."))
+        }
+        Match::MethodNotAllowed(allow) => {
+            let message = format!("This path does not accept {}.", head.method);
+            let error = FilterError::client(ErrorCode::MethodNotAllowed, message);
+            Err(match HeaderValue::from_str(&allow) {
+                Ok(allow) => error.header(header::ALLOW, allow),
+                Err(_) => error,
+            })
+        }
+    }
+}
+
+async fn head_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option<Box<Reply>>, FilterError> {
+    let head: &http::request::Parts = session.req_header();
+    for exchange in &mut ctx.chain.exchanges {
+        if let Flow::Reply(reply) = exchange.request_head(&mut ctx.chain.shared.cx(head)).await? {
+            return Ok(Some(reply));
+        }
+    }
+    Ok(None)
+}
+
+async fn read_body(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), ReadError> {
+    let started = ctx.chain.shared.request.started;
+    let limits = BodyLimits { max_bytes: ctx.max_body_bytes, until: started + ctx.world.server.total_timeout };
+    let RequestCtx { held, chain, .. } = ctx;
+    let look = |session: &Session, piece: &_| chain.request_chunk(session.req_header(), piece);
+    ctx.body = read_whole(session, limits, held, look).await?;
+    Ok(())
+}
+
+async fn ready_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option<Box<Reply>>, FilterError> {
+    let head: &http::request::Parts = session.req_header();
+    let mut body = std::mem::take(&mut ctx.body);
+    for exchange in &mut ctx.chain.exchanges {
+        if let Flow::Reply(reply) = exchange.request_ready(&mut body, &mut ctx.chain.shared.cx(head)).await? {
+            return Ok(Some(reply));
+        }
+    }
+    ctx.body = body;
+    Ok(None)
+}
+
+/// The engine takes over. A body that was read is replayed; one that was not streams through.
+async fn hand_over(session: &mut Session, ctx: &mut RequestCtx, route: &Route) -> Result<Admitted, Stop> {
+    ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
+    say_continue(session).await?;
+    if route.need == BodyNeed::Whole || session.is_body_done() {
+        ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
+    }
+    Ok(Admitted::Proxy)
+}
+
+/// The answer to a request that comes while the process is being stopped.
+pub(super) fn stopping() -> FilterError {
+    FilterError::policy(ErrorCode::ServiceOverloaded, "This process is being stopped. Try again.")
+        .retry_after(AFTER_STOP)
+}
