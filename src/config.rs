@@ -42,7 +42,22 @@ pub struct Config {
     /// Top-level keys of plug-ins.
     pub sections: Mapping,
     /// The file that was read, if there was one.
-    pub file: Option<PathBuf>,
+    pub file: Option<ConfigFile>,
+}
+
+/// A file that was read; its text is kept to find the lines of problems.
+#[derive(Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl ConfigFile {
+    /// Says of problems in which file and line they are, where they do not say it themselves.
+    #[must_use]
+    pub fn located(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        yaml::located(problems, &self.path, &self.text)
+    }
 }
 
 /// File shape of the keys that the core owns.
@@ -69,10 +84,6 @@ impl Config {
     /// All problems, each with file and key.
     pub fn load(overrides: &Overrides, ambient: &Ambient, known: &[&str]) -> Result<Self, Vec<Problem>> {
         let (file, document) = read(overrides, ambient)?;
-        let in_file = |problem: Problem| match (&file, &problem.file) {
-            (Some(path), None) => problem.in_file(path),
-            _ => problem,
-        };
         let mut problems = Vec::new();
         let (core, sections) = split(document, known, &mut problems);
         let core: CoreFile = yaml::read(Value::Mapping(core)).unwrap_or_else(|problem| {
@@ -87,7 +98,10 @@ impl Config {
             let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("data"));
             Ok(Self { server, log, data_dir, routes, sections, file })
         } else {
-            Err(problems.into_iter().map(in_file).collect())
+            Err(match &file {
+                Some(file) => file.located(problems),
+                None => problems,
+            })
         }
     }
 }
@@ -104,7 +118,7 @@ pub fn parse_routes(yaml: &str) -> Result<Vec<RouteSpec>, Vec<Problem>> {
     if problems.is_empty() { Ok(routes) } else { Err(problems) }
 }
 
-fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<PathBuf>, Mapping), Vec<Problem>> {
+fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<ConfigFile>, Mapping), Vec<Problem>> {
     let named = overrides.config.clone().or_else(|| ambient.var("DGX_GATEWAY_CONFIG").map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
     let text = match std::fs::read_to_string(&path) {
@@ -115,7 +129,7 @@ fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<PathBuf>, Ma
         Err(error) => return Err(vec![Problem::at("", format!("cannot be read: {error}")).in_file(path)]),
     };
     let document = parse(&text, &path, ambient)?;
-    Ok((Some(path), document))
+    Ok((Some(ConfigFile { path, text }), document))
 }
 
 fn parse(text: &str, path: &Path, ambient: &Ambient) -> Result<Mapping, Vec<Problem>> {

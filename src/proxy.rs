@@ -24,15 +24,15 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, MAX_TARGETS};
-use dgx_gateway_filter::{BodyNeed, ErrorCode, FilterError, Flow, RequestInfo, Rope};
-use http::{HeaderValue, header};
+use dgx_gateway_filter::{Blame, BodyNeed, ErrorCode, FilterError, Flow, RequestInfo, Rope};
+use http::{HeaderValue, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use self::attempt::{Judged, Next, failure_of, response_seen, upstream_head};
-use self::body::{BodyLimits, ReadError, read_whole};
+use self::body::{BodyLimits, ReadError, read_whole, say_continue};
 use self::bridge::Served;
 use self::replay::{HELD_BACK, ReplayHandle, STALLED, TOTAL};
 use crate::reply;
@@ -149,9 +149,13 @@ impl Gateway {
             },
             End::Fixed { upstream, .. } => {
                 ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
+                say_continue(session).await?;
                 Ok(self.hand_over(session, ctx, route.need))
             }
-            End::Planned => Ok(self.hand_over(session, ctx, route.need)),
+            End::Planned => {
+                say_continue(session).await?;
+                Ok(self.hand_over(session, ctx, route.need))
+            }
         }
     }
 
@@ -180,23 +184,30 @@ impl Gateway {
     /// The engine takes over. A body that was read is replayed; one that was not streams through.
     fn hand_over(&self, session: &mut Session, ctx: &mut RequestCtx, need: BodyNeed) -> Admitted {
         ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
-        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
         if need == BodyNeed::Whole || session.is_body_done() {
             ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
         }
         Admitted::Proxy
     }
 
-    /// A failure before any response: what do the filters say?
+    /// A failure before anything was sent: what do the filters say?
     fn judge_failure(&self, session: &Session, ctx: &mut RequestCtx, failure: AttemptFailure) -> bool {
         if ctx.failure.is_some() {
             return false;
         }
         let next = ctx.judge(session.req_header(), &AttemptResult::Failed(failure));
-        matches!(next, Next::Retry)
-            && session.response_written().is_none()
-            && (ctx.replay.is_some() || failure == AttemptFailure::Connect)
+        matches!(next, Next::Retry) && final_head(session).is_none()
     }
+}
+
+/// The head of the answer, once it has left. An interim one (`100 Continue`) is none: the answer is still open.
+pub(crate) fn final_head(session: &Session) -> Option<&ResponseHeader> {
+    session.response_written().filter(|head| !head.status.is_informational())
+}
+
+/// Whether an error that the engine takes for one of the client is a limit that our wrapper watches there.
+fn is_ours(error: &Error) -> bool {
+    [HELD_BACK, STALLED, TOTAL].contains(error.etype())
 }
 
 fn not_found() -> FilterError {
@@ -241,7 +252,7 @@ fn refuse(ctx: &mut RequestCtx, error: FilterError) -> Box<Error> {
 
 fn retry(session: &Session, next: &Next) -> Box<Error> {
     let mut stop = Error::new(REFUSED);
-    stop.set_retry(matches!(next, Next::Retry) && session.response_written().is_none());
+    stop.set_retry(matches!(next, Next::Retry) && final_head(session).is_none());
     stop.into_up()
 }
 
@@ -257,7 +268,11 @@ impl ProxyHttp for Gateway {
         let peer = session.client_addr().and_then(|address| address.as_inet().copied());
         ctx.begin(session.req_header(), peer, &self.metrics);
         ctx.busy = self.connections.busy(peer);
-        if session.get_keepalive().is_some() {
+        session.set_write_timeout(Some(CLIENT_WRITE_TIMEOUT));
+        session.set_total_drain_timeout(Some(reply::DRAIN_TIME)); // else an unread body is read for ever
+        if session.req_header().version == Version::HTTP_10 {
+            session.set_keepalive(None); // the end of the connection may be the end of the answer
+        } else if session.get_keepalive().is_some() {
             session.set_keepalive(Some(KEEPALIVE_SECONDS)); // without it the engine keeps the connection for ever
         }
         Ok(())
@@ -286,7 +301,10 @@ impl ProxyHttp for Gateway {
                 Err(error) => return Err(refuse(ctx, error)),
             };
             match peer::peer(&upstream, &self.resolver).await {
-                Ok(peer) => return Ok(Box::new(peer)),
+                Ok(mut peer) => {
+                    peer.options.read_timeout = Some(ctx.longest_silence());
+                    return Ok(Box::new(peer));
+                }
                 Err(error) => {
                     tracing::warn!(upstream.label = %upstream.label, %error, "name of an upstream cannot be resolved");
                     if !self.judge_failure(session, ctx, AttemptFailure::Connect) {
@@ -347,6 +365,7 @@ impl ProxyHttp for Gateway {
         if response.status.is_informational() {
             return Ok(());
         }
+        ctx.attempt.head_seen = true;
         let mut seen = response_seen(response);
         match ctx.judge(session.req_header(), &AttemptResult::Head(&seen)) {
             Next::Relay => {
@@ -392,6 +411,18 @@ impl ProxyHttp for Gateway {
         }
     }
 
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        _ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if session.req_header().version == Version::HTTP_10 {
+            response.remove_header(&header::TRANSFER_ENCODING); // it does not know chunks
+        }
+        Ok(())
+    }
+
     fn response_body_filter(
         &self,
         session: &mut Session,
@@ -409,10 +440,18 @@ impl ProxyHttp for Gateway {
         if let Err(error) = ctx.response_chunk(session.req_header(), part, end) {
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
             // error is therefore said as one more piece, and the next piece stops the engine.
-            if session.response_written().is_none() {
+            if final_head(session).is_none() {
+                if error.blame == Blame::Upstream && ctx.replay.is_some() {
+                    let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
+                    return Err(retry(session, &next));
+                }
                 return Err(refuse(ctx, error));
             }
-            *part = reply::stream_event(session, ctx, &error);
+            let Some(event) = reply::stream_event(session, ctx, &error) else {
+                ctx.attempt.broken = true;
+                return Err(refuse(ctx, error)); // without its end the client can tell that the answer is cut
+            };
+            *part = Some(event);
             ctx.attempt.cut = true;
         }
         Ok(None)
@@ -443,33 +482,41 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
-        let ours = [HELD_BACK, STALLED, TOTAL].contains(error.etype());
         if *error.etype() == REFUSED {
             return error; // decided already
         }
-        if *error.esource() == ErrorSource::Downstream && !ours {
+        if *error.esource() == ErrorSource::Downstream && !is_ours(&error) {
             error.set_retry(false);
             return error;
         }
-        let untouched = session.response_written().is_none();
-        if reused && error.retry == RetryType::ReusedOnly && untouched && ctx.replay.is_some() && !ctx.attempt.stale {
+        let untouched = final_head(session).is_none();
+        // a write to a connection that the server has just closed fails before any read can say so
+        let broke = error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError;
+        let nothing_came = untouched && !ctx.attempt.head_seen;
+        if reused && broke && nothing_came && ctx.replay.is_some() && !ctx.attempt.stale {
             ctx.attempt.stale = true; // the pooled connection was dead: the same target once more
             error.set_retry(true);
             return error;
         }
+        let failure = failure_of(&error);
         let next = match &mut ctx.attempt.judged {
+            // no time is left for another target, whatever is here of the response
+            Some(_) if failure == AttemptFailure::Total => {
+                ctx.attempt.judged = None;
+                ctx.judge(session.req_header(), &AttemptResult::Failed(failure))
+            }
             Some(judged) => {
                 judged.complete &= *error.etype() == HELD_BACK;
                 ctx.judge_held(session.req_header())
             }
             None if ctx.failure.is_some() => Next::Fail,
             None if !untouched => {
-                ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure_of(&error))));
+                ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure)));
                 Next::Fail
             }
-            None => ctx.judge(session.req_header(), &AttemptResult::Failed(failure_of(&error))),
+            None => ctx.judge(session.req_header(), &AttemptResult::Failed(failure)),
         };
-        error.set_retry(matches!(next, Next::Retry) && untouched && ctx.replay.is_some());
+        error.set_retry(matches!(next, Next::Retry) && untouched);
         error
     }
 
@@ -479,12 +526,12 @@ impl ProxyHttp for Gateway {
         }
         let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
         let failure = match ctx.failure.take() {
-            _ if client_left || ctx.attempt.cut => None,
+            _ if client_left || ctx.attempt.cut || ctx.attempt.broken => None,
             Some(failure) => Some(failure),
             None => Some(FilterError::internal(error.to_string())),
         };
         let mut status = 0;
-        if ctx.attempt.cut && *error.esource() != ErrorSource::Downstream {
+        if ctx.attempt.cut && (is_ours(error) || *error.esource() != ErrorSource::Downstream) {
             // the error was the last event: end the body properly
             if let Err(error) = session.write_response_body(None, true).await {
                 tracing::debug!(%error, "the client left before the end of its stream");
@@ -493,7 +540,7 @@ impl ProxyHttp for Gateway {
         if let Some(failure) = failure {
             status = ctx.renderer().status(&failure).as_u16();
             session.set_keepalive(None);
-            if session.response_written().is_none() {
+            if final_head(session).is_none() {
                 if let Err(error) = reply::error(session, ctx, &failure).await {
                     tracing::debug!(%error, "the client left before its error answer");
                 }
@@ -528,7 +575,7 @@ impl ProxyHttp for Gateway {
         if let Some(replay) = ctx.replay.take() {
             replay.restore(session); // keep-alive needs the genuine session
         }
-        let status = session.response_written().map(|head| head.status);
+        let status = final_head(session).map(|head| head.status);
         let outcome = ctx.outcome(status, error);
         ctx.chain.finish(&outcome);
         ctx.body = Rope::new();

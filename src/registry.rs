@@ -42,15 +42,16 @@ pub fn greeting(env: &BuildEnv, listen: SocketAddr) -> Option<String> {
     let file = file.display();
     let (said, bearer) = if newly_made {
         (
-            format!("No token is configured. This bearer was made and is kept in {file}:\n\n  {secret}\n"),
+            format!("No token is configured, so a bearer was made. It is kept in {file} and shown here once."),
             secret.to_owned(),
         )
     } else {
-        (format!("No token is configured. The bearer in {file} is valid.\n"), format!("$(cat {file})"))
+        (format!("No token is configured. The bearer in {file} is valid."), format!("$(cat {file})"))
     };
     let body = r#"{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Hello, who are you?"}]}"#;
+    // one line, so that it can be copied as a whole
     Some(format!(
-        "{said}\nTry it:\n\n  curl -N http://{listen}/v1/chat/completions -H \"Authorization: Bearer {bearer}\" \\\n    -H 'Content-Type: application/json' -d '{body}'\n"
+        "{said} Try it:\n\n  curl -N http://{listen}/v1/chat/completions -H \"Authorization: Bearer {bearer}\" -H 'Content-Type: application/json' -d '{body}'\n\n"
     ))
 }
 

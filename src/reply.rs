@@ -8,13 +8,13 @@ use http::{Method, header};
 use pingora::Result;
 use pingora::proxy::Session;
 
-use crate::proxy::RequestCtx;
+use crate::proxy::{RequestCtx, final_head};
 
 /// After an early answer: how much of an upload is still read, so that closing does not destroy the answer on its
 /// way. 64 MiB is twice the default body limit.
 const DRAIN_BYTES: usize = 64 * 1024 * 1024;
 /// After an early answer: how long that may take.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Answers with an error, in the dialect of the route. Logs what the client must not see.
 ///
@@ -41,9 +41,8 @@ pub(crate) async fn error(session: &mut Session, ctx: &mut RequestCtx, error: &F
         head.insert_header(header::CONNECTION, "close")?;
     }
     session.write_response_header(Box::new(head), head_only).await?;
-    if !head_only {
-        session.write_response_body(Some(rendered.body), true).await?;
-    }
+    // with HEAD only the end is written: HTTP/2 needs it, and not every caller lets the engine finish the stream
+    session.write_response_body((!head_only).then_some(rendered.body), true).await?;
     if unread {
         drain(session).await;
     }
@@ -56,7 +55,7 @@ pub(crate) fn stream_event(session: &Session, ctx: &mut RequestCtx, error: &Filt
     let request = ctx.request();
     log(error, &request.id, &request.route, renderer.status(error));
     ctx.answered(error.code);
-    let head = session.response_written()?;
+    let head = final_head(session)?;
     let content_type = head.headers.get(header::CONTENT_TYPE)?;
     if !content_type.as_bytes().starts_with(b"text/event-stream") {
         return None;

@@ -130,6 +130,9 @@ impl RouteTable {
     /// Finds the route of a request. A trailing slash is ignored; `HEAD` counts as `GET`.
     #[must_use]
     pub fn find<'a>(&'a self, method: &Method, path: &'a str) -> Match<'a> {
+        if has_dot_segment(path) {
+            return Match::NotFound;
+        }
         let trimmed = match path.strip_suffix('/') {
             Some(trimmed) if !trimmed.is_empty() => trimmed,
             _ => path,
@@ -151,6 +154,22 @@ impl RouteTable {
         };
         Match::Route(route, canonical)
     }
+}
+
+/// Whether a segment is `.` or `..`, percent-encoded or not. An upstream would resolve it, and so leave the paths
+/// that the route was matched for.
+fn has_dot_segment(path: &str) -> bool {
+    let dots = |segment: &str| {
+        let mut rest = segment;
+        let mut count = 0;
+        while let Some(after) =
+            rest.strip_prefix('.').or_else(|| rest.strip_prefix("%2e")).or_else(|| rest.strip_prefix("%2E"))
+        {
+            (rest, count) = (after, count + 1);
+        }
+        rest.is_empty() && (1..=2).contains(&count)
+    };
+    path.split('/').any(dots)
 }
 
 fn allowed(leaf: &Leaf) -> String {
@@ -217,6 +236,10 @@ mod tests {
         assert_eq!(name(&table, &Method::DELETE, "/models"), "405 GET, HEAD");
         assert_eq!(name(&table, &Method::GET, "/v1"), "404");
         assert_eq!(name(&table, &Method::GET, "//v1/models"), "404");
+        for dots in ["/v1/models/..", "/v1/models/a/%2e%2E/b", "/v1/models/./b", "/v1/models/.%2e"] {
+            assert_eq!(name(&table, &Method::GET, dots), "404", "{dots}");
+        }
+        assert_eq!(name(&table, &Method::GET, "/v1/models/a..b"), "/v1/models/{*id} /v1/models/a..b");
     }
 
     #[test]

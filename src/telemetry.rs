@@ -12,6 +12,7 @@ use pingora::proxy::Session;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::config::{LogFormat, LogSettings};
+use crate::proxy::final_head;
 
 /// Buckets of request durations in seconds: from a refused request to a long stream.
 const DURATION_BUCKETS: [f64; 14] =
@@ -112,7 +113,7 @@ impl CoreMetrics {
         let tenant = facts.get::<Principal>().map_or("", |principal| &principal.tenant_id);
         let elapsed = request.started.elapsed();
         // a client that left before its answer is counted under 499, as nginx does
-        let status = session.response_written().map_or(499, |head| head.status.as_u16());
+        let status = final_head(session).map_or(499, |head| head.status.as_u16());
         let mut digits = itoa::Buffer::new();
         self.requests.with_label_values(&[&request.route, method(&head.method), digits.format(status), tenant]).inc();
         self.durations.with_label_values(&[&request.route, class(status)]).observe(elapsed.as_secs_f64());

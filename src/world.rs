@@ -56,12 +56,12 @@ impl World {
         for service in &registry.services {
             match (service.check)(&config.sections, &env.ambient) {
                 Ok(build) => builders.push((service.name, build)),
-                Err(found) => problems.extend(found.into_iter().map(|problem| in_main_file(problem, config))),
+                Err(found) => problems.extend(found),
             }
         }
         let plans = plan_routes(config, registry, &mut problems);
         if !problems.is_empty() {
-            return Err(WorldError::Config(problems));
+            return Err(WorldError::Config(located(problems, config)));
         }
         for (name, build) in builders {
             build(env).map_err(|source| WorldError::Build { part: name.to_owned(), source })?;
@@ -79,18 +79,18 @@ impl World {
         let mut problems = Vec::new();
         for service in &registry.services {
             if let Err(found) = (service.check)(&config.sections, &env.ambient) {
-                problems.extend(found.into_iter().map(|problem| in_main_file(problem, config)));
+                problems.extend(found);
             }
         }
         plan_routes(config, registry, &mut problems);
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        if problems.is_empty() { Ok(()) } else { Err(located(problems, config)) }
     }
 }
 
-fn in_main_file(problem: Problem, config: &Config) -> Problem {
-    match (&problem.file, &config.file) {
-        (None, Some(file)) => problem.in_file(file),
-        _ => problem,
+fn located(problems: Vec<Problem>, config: &Config) -> Vec<Problem> {
+    match &config.file {
+        Some(file) => file.located(problems),
+        None => problems,
     }
 }
 
@@ -115,12 +115,12 @@ fn plan_routes(config: &Config, registry: &Registry, problems: &mut Vec<Problem>
     };
     let own = config.routes.iter().cloned();
     let all: Vec<RouteSpec> = own.chain(built_in.into_iter().filter(|route| !replaced(route))).collect();
-    all.into_iter().filter_map(|spec| plan_route(spec, config, registry, problems)).collect()
+    all.into_iter().filter_map(|spec| plan_route(spec, registry, problems)).collect()
 }
 
-fn plan_route(spec: RouteSpec, config: &Config, registry: &Registry, problems: &mut Vec<Problem>) -> Option<RoutePlan> {
+fn plan_route(spec: RouteSpec, registry: &Registry, problems: &mut Vec<Problem>) -> Option<RoutePlan> {
     let before = problems.len();
-    let mut problem = |key: String, message: String| problems.push(in_main_file(Problem::at(key, message), config));
+    let mut problem = |key: String, message: String| problems.push(Problem::at(key, message));
     let mut filters: Vec<(&'static str, BuildFilter)> = Vec::new();
     for entry in &spec.filters {
         let key = format!("routes[{}].filters.{}", spec.path, entry.name);

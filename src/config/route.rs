@@ -127,8 +127,7 @@ fn route_end(
         (None, Some(url)) => {
             let url: Option<http::Uri> = url.parse().ok();
             let url = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
-            let forward_headers: Vec<HeaderName> =
-                forward_headers.iter().filter_map(|name| name.parse().ok()).collect();
+            let forward_headers = forward(forward_headers, key, problems);
             if url.is_none() {
                 problems.push(Problem::at(format!("{key}.upstream"), "must be `planned` or an http or https URL"));
             }
@@ -139,4 +138,37 @@ fn route_end(
             None
         }
     }
+}
+
+/// Header names that may pass. Framing and hop-by-hop headers are the core's own: a second source of them would let
+/// a client say where its request ends.
+fn forward(names: &[String], key: &str, problems: &mut Vec<Problem>) -> Vec<HeaderName> {
+    const OURS: [&str; 14] = [
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "x-request-id",
+    ];
+    let mut found = Vec::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
+        match name.parse::<HeaderName>() {
+            Ok(name) if !OURS.contains(&name.as_str()) => found.push(name),
+            Ok(_) => problems.push(Problem::at(
+                format!("{key}.forward_headers[{index}]"),
+                "is set by the gateway and cannot be passed on",
+            )),
+            Err(_) => problems.push(Problem::at(format!("{key}.forward_headers[{index}]"), "is no header name")),
+        }
+    }
+    found
 }

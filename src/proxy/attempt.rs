@@ -1,6 +1,7 @@
 //! Attempts at upstreams: what goes out, what came back, and what follows from it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dgx_gateway_filter::upstream::{
@@ -33,6 +34,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
 ];
 
+/// How much later than the limits of an attempt the engine's own limit falls, so that it meets only what those miss.
+const AFTER_LIMITS: Duration = Duration::from_secs(5);
+
 /// A response that is read before it is judged.
 pub(super) struct Judged {
     pub head: ResponseHead,
@@ -52,10 +56,14 @@ pub(super) struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
     /// Its response, while it is held back.
     pub judged: Option<Judged>,
+    /// The head of its response has come.
+    pub head_seen: bool,
     /// A held response was let go: its hooks have run.
     pub released: bool,
     /// The answer was ended by an error that has been said in it; nothing more is relayed.
     pub cut: bool,
+    /// The answer was broken off because its protocol cannot say an error in it.
+    pub broken: bool,
     /// The pooled connection was dead once already; the same target is not tried a third time.
     pub stale: bool,
 }
@@ -93,10 +101,23 @@ impl RequestCtx {
             replay.prepare(request.body.clone(), request.timeouts);
         }
         self.attempt.judged = None;
+        self.attempt.head_seen = false;
         self.attempt.released = false;
         self.attempt.request = Some(request);
         self.attempt.upstream = Some(Arc::clone(&upstream));
         Ok(Some(upstream))
+    }
+
+    /// Longest silence of the upstream that the engine itself bears. The limits of an attempt are watched beside
+    /// the client, so not while the upload is stuck, nor on a route whose body streams through: without this limit
+    /// such an exchange would never end.
+    pub(super) fn longest_silence(&self) -> Duration {
+        let total = self.world.server.total_timeout;
+        let step = self.attempt.request.as_ref().and_then(|request| {
+            let limits = &request.timeouts;
+            Some(limits.first_byte?.max(limits.idle?))
+        });
+        step.unwrap_or(total) + AFTER_LIMITS
     }
 
     /// Asks the filters what to do with a result, and settles what that means here and now.
@@ -120,7 +141,9 @@ impl RequestCtx {
                 Next::ReadBody(max_bytes)
             }
             Verdict::ReadBody { .. } => Next::Relay,
-            Verdict::Next if self.attempt.index + 1 < self.chain.shared.plan.targets.len() => {
+            Verdict::Next
+                if self.can_repeat(result) && self.attempt.index + 1 < self.chain.shared.plan.targets.len() =>
+            {
                 self.attempt.index += 1;
                 self.attempt.stale = false;
                 Next::Retry
@@ -128,6 +151,12 @@ impl RequestCtx {
             Verdict::Next => self.fail(exhausted(result)),
             Verdict::Fail(error) => self.fail(*error),
         }
+    }
+
+    /// Whether the request can be sent once more: its body is held, or nothing of it has been sent yet.
+    fn can_repeat(&self, result: &AttemptResult<'_>) -> bool {
+        use AttemptFailure::{Connect, Tls};
+        self.replay.is_some() || matches!(result, AttemptResult::Failed(Connect | Tls))
     }
 
     fn fail(&mut self, error: FilterError) -> Next {
@@ -219,7 +248,7 @@ impl RequestCtx {
     /// How the request ended, for the filters and the log.
     pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
-            (Some(_), _, Some(code)) if self.attempt.cut => Outcome::Cut(code),
+            (Some(_), _, Some(code)) if self.attempt.cut || self.attempt.broken => Outcome::Cut(code),
             (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },
             _ => Outcome::ClientLeft,
         }

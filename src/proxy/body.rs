@@ -8,8 +8,9 @@ use bytes::{Bytes, BytesMut};
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Rope};
 use pingora::proxy::Session;
 
-/// Longest silence while a body is read. The engine's own limit covers HTTP/1.1 only.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest silence while a body is read. The engine's own limit covers HTTP/1.1 only; it is 60 s, and had it the
+/// first word, the client would get no answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(55);
 /// Pieces below this size are joined, so that a body sent byte by byte does not become a rope of bytes.
 const SMALL_PIECE: usize = 4 * 1024;
 /// Joined pieces are handed over at this size.
@@ -138,7 +139,7 @@ pub(super) fn declared_length(session: &Session) -> Option<u64> {
     session.req_header().headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn say_continue(session: &mut Session) -> Result<(), ReadError> {
+pub(super) async fn say_continue(session: &mut Session) -> Result<(), ReadError> {
     let expects = session.req_header().headers.get(http::header::EXPECT).is_some();
     if expects && !session.is_http2() && !session.is_body_done() {
         let keepalive = session.get_keepalive();

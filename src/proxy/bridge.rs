@@ -13,7 +13,7 @@ use http::{Method, StatusCode, Version, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use pingora::proxy::Session;
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, OrErr};
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
@@ -71,7 +71,7 @@ pub(super) enum Served {
 /// # Cancel safety
 /// Dropping it drops the service's future and response body, which cancels them. An error means that the client
 /// left or the connection failed; the service is dropped then, too.
-pub(super) async fn serve<S>(session: &mut Session, ctx: &mut RequestCtx, service: S) -> Result<Served>
+pub(super) async fn serve<S>(session: &mut Session, ctx: &mut RequestCtx, service: S) -> pingora::Result<Served>
 where
     S: tower::Service<http::Request<Body>, Response = Reply, Error = Infallible> + Send,
     S::Future: Send,
@@ -97,7 +97,10 @@ fn rope_body(rope: &Rope) -> Body {
     match rope.parts() {
         [] => Body::empty(),
         [whole] => Body::from(whole.clone()),
-        parts => Body::from_stream(futures_util::stream::iter(parts.to_vec().into_iter().map(Ok::<_, Infallible>))),
+        parts => {
+            let parts: Vec<Result<Bytes, Infallible>> = parts.iter().cloned().map(Ok).collect();
+            Body::from_stream(futures_util::stream::iter(parts))
+        }
     }
 }
 
@@ -127,7 +130,7 @@ async fn drive<S>(
     service: S,
     request: http::Request<Body>,
     sender: Option<mpsc::Sender<Bytes>>,
-) -> Result<Reply>
+) -> pingora::Result<Reply>
 where
     S: tower::Service<http::Request<Body>, Response = Reply, Error = Infallible> + Send,
     S::Future: Send,
@@ -138,8 +141,9 @@ where
     let mut answer = std::pin::pin!(service.oneshot(request));
     loop {
         let wants = sender.clone();
-        // nothing to read any more: only watch whether the client leaves
-        let watch_only = sender.is_none();
+        // nothing to read any more: only watch whether the client leaves. With a body that the service did not
+        // want that is impossible: its bytes would be taken for a breach of the protocol.
+        let watch_only = session.is_body_done();
         tokio::select! {
             biased;
             response = &mut answer => return Ok(response.unwrap_or_else(|never| match never {})),
@@ -147,7 +151,7 @@ where
                 Some(room) => {
                     if std::mem::take(&mut expect) {
                         let keepalive = session.get_keepalive();
-                        session.write_continue_response().await?;
+                        session.write_continue_response().await.map_err(Error::into_down)?;
                         session.set_keepalive(keepalive);
                     }
                     permit = Some(room);
@@ -177,7 +181,7 @@ async fn reserve(sender: Option<mpsc::Sender<Bytes>>) -> Option<mpsc::OwnedPermi
 ///
 /// # Cancel safety
 /// Dropping it drops the response body, which cancels its producer.
-pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Reply) -> Result<()> {
+pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Reply) -> pingora::Result<()> {
     let (parts, mut body) = reply.into_parts();
     let head_only = session.req_header().method == Method::HEAD;
     let no_body = head_only || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -190,7 +194,7 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?; // else the engine delimits by closing
     }
     let body_done = session.is_body_done();
-    session.write_response_header(Box::new(head), no_body).await?;
+    session.write_response_header(Box::new(head), no_body).await.map_err(Error::into_down)?;
     if no_body {
         return Ok(());
     }
@@ -207,7 +211,7 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
             None => break,
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    session.write_response_body(Some(data), false).await?;
+                    session.write_response_body(Some(data), false).await.map_err(Error::into_down)?;
                 }
             }
             Some(Err(error)) => {
@@ -216,5 +220,5 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
             }
         }
     }
-    session.write_response_body(None, true).await
+    session.write_response_body(None, true).await.map_err(Error::into_down)
 }

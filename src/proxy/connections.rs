@@ -60,9 +60,11 @@ impl Connections {
 impl Connection {
     async fn idle_too_long(&self) {
         loop {
+            // in this order: a request that ends in between has set the time already
+            let running = self.running.load(Ordering::Acquire);
             let since = *self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
             let end = since + LONGEST_IDLE;
-            if self.running.load(Ordering::Acquire) == 0 && end <= Instant::now() {
+            if running == 0 && end <= Instant::now() {
                 return;
             }
             tokio::time::sleep_until(end.max(Instant::now() + TICK)).await;
@@ -103,7 +105,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for ConnectionGuard<A> 
             () = connection.idle_too_long() => None,
         };
         if let Some(peer) = peer {
-            self.connections.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
+            let mut open = self.connections.0.lock().unwrap_or_else(PoisonError::into_inner);
+            // a client may use its port again before the end of its last connection is noticed here
+            if open.get(&peer).is_some_and(|known| Arc::ptr_eq(known, &connection)) {
+                open.remove(&peer);
+            }
         }
         next
     }

@@ -74,7 +74,7 @@ impl ReplayHandle {
             pending_head: None,
             holding: false,
         };
-        session.downstream_session = Box::new(ServerSession::Custom(Box::new(replay)));
+        *session.downstream_session = ServerSession::Custom(Box::new(replay)); // into the box of the placeholder
         Self(control)
     }
 
@@ -274,7 +274,9 @@ impl Replay {
         let mut out = Vec::with_capacity(tasks.len() + 1);
         for task in tasks {
             match task {
-                HttpTask::Header(head, false) if !head.status.is_informational() => self.pending_head = Some(head),
+                // interim heads are built by the upstream, not by our allow-list, and nobody asked for them
+                HttpTask::Header(head, _) if head.status.is_informational() => {}
+                HttpTask::Header(head, false) => self.pending_head = Some(head),
                 HttpTask::Body(None, false) => {}
                 HttpTask::Body(Some(part), false) if part.is_empty() => {}
                 // nothing of the answer has left: say the failure properly
@@ -392,6 +394,10 @@ impl CustomSession for Replay {
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if no_body_expected || self.exhausted() {
             return self.watch_client().await;
+        }
+        // the timer runs after the upload; a slow one must not outlast the whole exchange
+        if self.limits.is_some_and(|limits| self.started + limits.total <= Instant::now()) {
+            return Error::e_explain(TOTAL, "time limit of the exchange");
         }
         match self.client_left().await {
             Some(error) => Err(error),

@@ -155,7 +155,8 @@ pub trait Exchange: Send + Sync {
     /// Must not block.
     ///
     /// # Errors
-    /// The answer ends: with this error if nothing has left yet, else in-band where the protocol can say it.
+    /// The answer ends. While nothing has left, an error that the upstream is to blame for is judged as a reset, so
+    /// another target may be tried, and any other is the answer; later it is said in-band where the protocol can.
     fn response_chunk(
         &mut self,
         _part: &mut Option<Bytes>,

@@ -79,6 +79,9 @@ pub enum BuildError {
     /// A metric name is taken.
     #[error("metric: {0}")]
     Metric(#[from] prometheus::Error),
+    /// Something of the part's own.
+    #[error("{0}")]
+    Part(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A service that this part needs is not registered before it.
     #[error("needs the service {0}, which is not registered before it")]
     MissingService(&'static str),

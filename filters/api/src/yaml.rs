@@ -1,6 +1,9 @@
 //! Reading configuration files: YAML, with `${NAME}` and `${NAME:-default}` expanded per scalar after parsing, so
 //! that a value can never change the structure of the document.
 
+pub mod locate;
+pub mod scalar;
+
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -14,18 +17,10 @@ use crate::filter::Problem;
 /// # Errors
 /// The syntax error with its line, or every variable that is not set, each with its key.
 pub fn parse(text: &str, file: &Path, ambient: &Ambient) -> Result<Value, Vec<Problem>> {
-    let mut document: Value = serde_yaml::from_str(text).map_err(|error| {
-        let mut problem = Problem::at("", error.to_string()).in_file(file);
-        problem.line = error.location().map(|location| location.line());
-        vec![problem]
-    })?;
+    let mut document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax_problem(&error).in_file(file)])?;
     let mut problems = Vec::new();
     expand(&mut document, "", ambient, &mut problems);
-    if problems.is_empty() {
-        Ok(document)
-    } else {
-        Err(problems.into_iter().map(|problem| problem.in_file(file)).collect())
-    }
+    if problems.is_empty() { Ok(document) } else { Err(located(problems, file, text)) }
 }
 
 /// Reads a parsed document into its file shape.
@@ -40,13 +35,36 @@ pub fn read<T: DeserializeOwned>(document: Value) -> Result<T, Problem> {
     })
 }
 
+/// Fills in the lines of problems that have a key in this file.
+#[must_use]
+pub fn located(problems: Vec<Problem>, file: &Path, text: &str) -> Vec<Problem> {
+    let locate = |mut problem: Problem| {
+        if problem.line.is_none() && problem.file.as_deref().is_none_or(|named| named == file) {
+            problem.line = locate::line(text, &problem.key);
+            problem.file = Some(file.to_owned());
+        }
+        problem
+    };
+    problems.into_iter().map(locate).collect()
+}
+
+/// The problem of a text that is no YAML. The parser's own words are not told: some of them quote the file, and
+/// files hold secrets.
+#[must_use]
+pub fn syntax_problem(error: &serde_yaml::Error) -> Problem {
+    let message = "is not valid YAML here or shortly before: indentation, brackets, quotes, tags, or a key given twice";
+    let mut problem = Problem::at("", message);
+    problem.line = error.location().map(|location| location.line());
+    problem
+}
+
 /// Expands every string scalar below `value`. A scalar that is one reference as a whole takes the type that
 /// its value has in YAML; inside a longer string the value stays text.
 fn expand(value: &mut Value, path: &str, ambient: &Ambient, problems: &mut Vec<Problem>) {
     match value {
-        Value::String(text) if text.contains("${") => match expanded(text, ambient) {
-            Ok(new) => *value = typed(text, new),
-            Err(name) => problems.push(Problem::at(path, format!("the variable {name} is not set and has no default"))),
+        Value::String(text) if scalar::needed(text) => match scalar::expand(text, ambient) {
+            Ok(new) => *value = typed(text, new.into_owned()),
+            Err(error) => problems.push(Problem::at(path, error.to_string())),
         },
         Value::Sequence(items) => {
             for (index, item) in items.iter_mut().enumerate() {
@@ -62,27 +80,6 @@ fn expand(value: &mut Value, path: &str, ambient: &Ambient, problems: &mut Vec<P
         }
         _ => {}
     }
-}
-
-fn expanded(text: &str, ambient: &Ambient) -> Result<String, String> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        out.push_str(before);
-        let Some((reference, tail)) = after.split_once('}') else {
-            out.push_str("${");
-            rest = after;
-            continue;
-        };
-        let (name, default) = match reference.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (reference, None),
-        };
-        out.push_str(ambient.var(name).or(default).ok_or_else(|| name.to_owned())?);
-        rest = tail;
-    }
-    out.push_str(rest);
-    Ok(out)
 }
 
 fn typed(original: &str, new: String) -> Value {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::yaml;
 use serde_yaml::Value;
 
 use crate::catalog::CheckedTokens;
 use crate::digest::Digest;
-use crate::locate;
 use crate::scopes::Role;
 use crate::tenant::{DEFAULT_TENANT, Tenant};
 use crate::token::{Secret, Token, VISIBLE, is_sendable};
@@ -38,23 +38,15 @@ pub(crate) fn read(path: &Path, text: Option<&str>, ambient: &Ambient) -> Result
 }
 
 fn parse(text: &str, ambient: &Ambient, default_exists: bool) -> Result<CheckedTokens, Vec<Problem>> {
-    let value: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax_problem(&error)])?;
+    let value: Value = serde_yaml::from_str(text).map_err(|error| vec![yaml::syntax_problem(&error)])?;
     let mut reader = Reader::new(ambient);
     let checked = read_root(Node::root(value), default_exists, &mut reader);
     let problems: Vec<_> = reader.into_problems().into_iter().map(|problem| located(problem, text)).collect();
     if problems.is_empty() { Ok(checked.unwrap_or_default()) } else { Err(problems) }
 }
 
-/// The parser's own words are not told: some of them quote the file, and the file holds secrets.
-fn syntax_problem(error: &serde_yaml::Error) -> Problem {
-    let message = "is not valid YAML here or shortly before: indentation, brackets, quotes, tags, or a key given twice";
-    let mut problem = Problem::at("", message);
-    problem.line = error.location().map(|location| location.line());
-    problem
-}
-
 fn located(mut problem: Problem, text: &str) -> Problem {
-    problem.line = locate::line(text, &problem.key);
+    problem.line = yaml::locate::line(text, &problem.key);
     problem
 }
 

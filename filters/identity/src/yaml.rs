@@ -9,10 +9,9 @@ use std::str::FromStr;
 
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::yaml::scalar;
 use rust_decimal::Decimal;
 use serde_yaml::Value;
-
-use crate::expand;
 
 /// Collects what is wrong while a tree is read.
 pub(crate) struct Reader<'a> {
@@ -59,7 +58,7 @@ impl Node {
         let Value::String(text) = &self.value else {
             return self.refuse(reader, "must be text; put it into quotes");
         };
-        match expand::expand(text, reader.ambient) {
+        match scalar::expand(text, reader.ambient) {
             Ok(text) => Some(text.into_owned()),
             Err(error) => self.refuse(reader, error),
         }
@@ -79,7 +78,7 @@ impl Node {
     pub(crate) fn boolean(&self, reader: &mut Reader<'_>) -> Option<bool> {
         match &self.value {
             Value::Bool(value) => Some(*value),
-            Value::String(text) if expand::needed(text) => {
+            Value::String(text) if scalar::needed(text) => {
                 self.text_as(reader, "true or false", |text| text.parse().ok())
             }
             _ => self.refuse(reader, "must be true or false"),
@@ -97,7 +96,7 @@ impl Node {
             Value::Number(number) => {
                 in_range(&number.to_string()).or_else(|| self.refuse(reader, format_args!("must be {expected}")))
             }
-            Value::String(text) if expand::needed(text) => self.text_as(reader, &expected, in_range),
+            Value::String(text) if scalar::needed(text) => self.text_as(reader, &expected, in_range),
             _ => self.refuse(reader, format_args!("must be {expected}")),
         }
     }

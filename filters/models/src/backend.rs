@@ -106,6 +106,12 @@ pub struct Backend {
     pub protocols: Vec<Protocol>,
     /// Longest time until the first byte of a stream.
     pub first_byte_timeout: Duration,
+    /// Whether its own count of prompt tokens replaces the estimate.
+    pub exact_tokens: bool,
+    /// Machine it runs on.
+    pub machine: Option<Arc<str>>,
+    /// Number in `-cloud-<n>` slugs.
+    pub cloud_slot: Option<u32>,
     /// Whether the last look or request found it alive.
     up: AtomicBool,
     /// Requests running on it.
@@ -174,6 +180,9 @@ pub(crate) fn check(
     }
     let (address, base_path) = address(file, key, embedded, problems)?;
     let credential = credential(file, key, problems);
+    if file.machine.is_some() && file.domain == Domain::Cloud {
+        problems.push(Problem::at(format!("{key}.machine"), "is for local backends only"));
+    }
     let connect =
         milliseconds(file.connect_timeout_ms.unwrap_or(2000), 60_000, &format!("{key}.connect_timeout_ms"), problems);
     let first_byte = file.first_byte_timeout_seconds.unwrap_or(120);
@@ -192,6 +201,9 @@ pub(crate) fn check(
         credential,
         protocols: file.protocols.clone().unwrap_or_else(|| default_protocols(file.kind)),
         first_byte_timeout: Duration::from_secs(first_byte),
+        exact_tokens: file.exact_tokens.unwrap_or(false),
+        machine: file.machine.as_deref().filter(|_| file.domain == Domain::Local).map(Into::into),
+        cloud_slot: file.cloud_slot.or_else(|| default_slot(file.kind)).filter(|_| file.domain == Domain::Cloud),
         up: AtomicBool::new(true),
         in_flight: AtomicI64::new(0),
     })
@@ -203,6 +215,15 @@ fn default_protocols(kind: BackendKind) -> Vec<Protocol> {
         BackendKind::Anthropic => vec![Messages],
         BackendKind::Vllm => vec![Chat, Completions, Embeddings, Responses],
         _ => vec![Chat, Completions, Embeddings],
+    }
+}
+
+fn default_slot(kind: BackendKind) -> Option<u32> {
+    match kind {
+        BackendKind::Ollama => Some(1),
+        BackendKind::Openrouter => Some(2),
+        BackendKind::Nvidia => Some(3),
+        _ => None,
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Only free requests are made (`GET <base>/models`), never a model call.
 
-use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use dgx_gateway_filter::upstream::Address;
 use serde::Deserialize;
 
 use crate::backend::{Backend, BackendKind, Domain};
-use crate::catalog::{Catalog, Entry, Model, ModelKind, discovered, is_slug};
+use crate::catalog::{Catalog, ModelKind, Slug, discovered, is_slug};
 use crate::service::Models;
 use crate::settings::BackendFile;
 
@@ -42,6 +41,9 @@ pub(crate) fn usual(litellm_key: Option<String>, demo: bool) -> Vec<BackendFile>
         connect_timeout_ms: None,
         first_byte_timeout_seconds: None,
         enabled: None,
+        machine: None,
+        cloud_slot: None,
+        exact_tokens: None,
     };
     let found = USUAL.map(|(id, kind, port)| file(id, kind, Some(format!("http://127.0.0.1:{port}/v1"))));
     found.into_iter().chain(demo.then(|| file("demo", BackendKind::Demo, None))).collect()
@@ -59,47 +61,43 @@ pub(crate) fn offer_embedded(service: &Models) {
     }
 }
 
-fn demo_models() -> Vec<String> {
-    vec!["demo".to_owned(), "demo-embed".to_owned()]
+fn demo_models() -> Vec<Found> {
+    ["demo", "demo-embed"].map(|id| Found { id: id.to_owned(), max_model_len: None }).to_vec()
 }
 
 /// Looks at all backends again and again. With `take_over` their models become the catalog.
 pub async fn watch(service: Arc<Models>, take_over: bool) {
-    let client = match reqwest::Client::builder()
-        .timeout(LOOK_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-    {
-        Ok(client) => client,
-        Err(error) => return tracing::error!(%error, "backends cannot be looked at"),
-    };
     loop {
         let backends = service.catalog.load().backends.clone();
         for backend in &backends {
-            look(&service, &client, backend, take_over).await;
+            look(&service, backend, take_over).await;
         }
         *service.looked_at.write().unwrap_or_else(PoisonError::into_inner) = Some(service.clock.wall());
         tokio::time::sleep(EVERY).await;
     }
 }
 
-async fn look(service: &Models, client: &reqwest::Client, backend: &Arc<Backend>, take_over: bool) {
+async fn look(service: &Models, backend: &Arc<Backend>, take_over: bool) {
     // embedded backends live as long as the process; a look at a provider over TLS is left to live traffic
     if let Some(root) = backend.root().filter(|root| root.starts_with("http://")) {
         let was_up = backend.is_up();
-        let listed = list(client, backend, &format!("{root}{}/models", backend.base_path)).await;
+        let listed = list(&service.client, backend, &format!("{root}{}/models", backend.base_path)).await;
         backend.set_up(listed.is_ok());
         match listed {
             Ok(models) if take_over => {
-                let models: Vec<String> = models.into_iter().filter(|id| is_slug(id)).take(MAX_MODELS).collect();
+                let models: Vec<Found> =
+                    models.into_iter().filter(|model| is_slug(&model.id)).take(MAX_MODELS).collect();
                 if !was_up {
                     tracing::info!(backend.label = %backend.label, models = models.len(), "backend found");
                 }
                 service.catalog.store(Arc::new(with_models(&service.catalog.load(), backend, &models)));
             }
-            Ok(_) if !was_up => tracing::info!(backend.label = %backend.label, "backend is up"),
-            Ok(_) => {}
+            Ok(models) => {
+                if !was_up {
+                    tracing::info!(backend.label = %backend.label, "backend is up");
+                }
+                publish_windows(&service.catalog.load(), backend, &models);
+            }
             Err(reason) if was_up => tracing::warn!(backend.label = %backend.label, reason, "backend is down"),
             Err(_) => {}
         }
@@ -110,16 +108,30 @@ async fn look(service: &Models, client: &reqwest::Client, backend: &Arc<Backend>
 #[derive(Deserialize)]
 struct List {
     #[serde(default)]
-    data: Vec<Listed>,
+    data: Vec<Found>,
 }
 
-#[derive(Deserialize)]
-struct Listed {
+/// Notes the context lengths that a backend publishes.
+fn publish_windows(catalog: &Catalog, backend: &Arc<Backend>, models: &[Found]) {
+    let entries = catalog.models().flat_map(|model| &model.route).filter(|entry| Arc::ptr_eq(&entry.backend, backend));
+    for entry in entries {
+        let found = models.iter().find(|model| *model.id == *entry.model);
+        if let Some(length) = found.and_then(|model| model.max_model_len) {
+            entry.history.publish_window(length);
+        }
+    }
+}
+
+/// A model that a backend reports.
+#[derive(Clone, Deserialize)]
+struct Found {
     id: String,
+    /// Context length, as vLLM reports it.
+    max_model_len: Option<u64>,
 }
 
-async fn list(client: &reqwest::Client, backend: &Backend, url: &str) -> Result<Vec<String>, &'static str> {
-    let mut request = client.get(url);
+async fn list(client: &reqwest::Client, backend: &Backend, url: &str) -> Result<Vec<Found>, &'static str> {
+    let mut request = client.get(url).timeout(LOOK_TIMEOUT);
     if let Some((name, value)) = &backend.credential {
         request = request.header(name, value);
     }
@@ -137,31 +149,25 @@ async fn list(client: &reqwest::Client, backend: &Backend, url: &str) -> Result<
             return Err("the list is too long");
         }
     }
-    serde_json::from_slice::<List>(&body)
-        .map(|list| list.data.into_iter().map(|model| model.id).collect())
-        .map_err(|_| "the list is not JSON")
+    serde_json::from_slice::<List>(&body).map(|list| list.data).map_err(|_| "the list is not JSON")
 }
 
-/// The catalog with exactly these models of a backend; what other backends offer first stays theirs.
-fn with_models(catalog: &Catalog, backend: &Arc<Backend>, ids: &[String]) -> Catalog {
-    let offered: HashSet<&str> = ids.iter().map(String::as_str).collect();
-    let ours = |model: &Model| model.route.iter().any(|entry| Arc::ptr_eq(&entry.backend, backend));
-    let mut models: Vec<Model> = Vec::new();
-    let mut kept: HashSet<Arc<str>> = HashSet::new();
-    for model in catalog.models() {
-        if !ours(model) || offered.contains(&*model.alias) {
-            kept.insert(Arc::clone(&model.alias));
-            let entry = model
-                .route
-                .first()
-                .map(|entry| Entry::new(Arc::clone(&entry.backend), Arc::clone(&entry.model), entry.max_model_len));
-            models.extend(entry.map(|entry| discovered(&model.alias, model.kind, entry)));
-        }
-    }
-    for id in ids.iter().filter(|id| !kept.contains(id.as_str())) {
-        models.push(discovered(id, kind_of(id), Entry::new(Arc::clone(backend), id.as_str().into(), None)));
-    }
-    Catalog::new(models, catalog.backends.clone())
+/// The catalog with exactly these models of a backend; a name that another backend offered first stays its.
+/// Slugs that stay are the same ones: their entries know their failures and until when they rest.
+fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Catalog {
+    let ours = |slug: &Slug| slug.entries.iter().any(|entry| Arc::ptr_eq(&entry.backend, backend));
+    let offered = |slug: &Slug| found.iter().any(|model| *model.id == *slug.id);
+    let kept = catalog.slugs().iter().filter(|slug| !ours(slug) || offered(slug)).cloned();
+    let new = found.iter().filter(|model| !catalog.slugs().iter().any(|slug| *slug.id == *model.id));
+    let new = new.map(|model| Arc::new(discovered(&model.id, kind_of(&model.id), backend, model.max_model_len)));
+    // backends keep their order in the list, whoever was found first
+    let mut slugs: Vec<Arc<Slug>> = kept.chain(new).collect();
+    let place = |slug: &Arc<Slug>| {
+        let entry = slug.entries.first()?;
+        catalog.backends.iter().position(|known| Arc::ptr_eq(known, &entry.backend))
+    };
+    slugs.sort_by_key(place);
+    Catalog::new(slugs, catalog.backends.clone())
 }
 
 /// Model lists do not say what a model does; names of embedding models mostly do.

@@ -9,7 +9,7 @@ use dgx_gateway_filter::facts::Principal;
 use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind, ErrorCode, Facts, FilterError};
 use serde::Serialize;
 
-use crate::catalog::{Model, allowed};
+use crate::catalog::Slug;
 use crate::service::Models;
 
 /// The endpoint kind `models`.
@@ -38,15 +38,15 @@ struct Item {
     owned_by: String,
 }
 
-fn item(model: &Model) -> Item {
-    Item { id: Arc::clone(&model.alias), object: "model", created: model.created, owned_by: model.vendor.clone() }
+fn item(slug: &Slug) -> Item {
+    Item { id: Arc::clone(&slug.id), object: "model", created: slug.model.created, owned_by: slug.model.vendor.clone() }
 }
 
 async fn list(State(service): State<Arc<Models>>, Extension(facts): Extension<Facts>) -> Json<List> {
     let principal = facts.get::<Principal>();
     let catalog = service.catalog.load();
-    let usable = catalog.models().iter().filter(|model| allowed(&model.alias, &model.alias, principal));
-    Json(List { object: "list", data: usable.map(|model| item(model)).collect() })
+    let usable = catalog.slugs().iter().filter(|slug| slug.usable_by(principal));
+    Json(List { object: "list", data: usable.map(|slug| item(slug)).collect() })
 }
 
 async fn one(
@@ -55,8 +55,8 @@ async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<Item>, FilterError> {
     let catalog = service.catalog.load();
-    let found = catalog.find(&id).filter(|model| allowed(&model.alias, &id, facts.get::<Principal>()));
-    found.map(|model| Json(item(model))).ok_or_else(|| {
+    let found = catalog.find(&id, facts.get::<Principal>());
+    found.map(|slug| Json(item(slug))).ok_or_else(|| {
         FilterError::client(ErrorCode::ModelNotFound, "There is no such model. See GET /v1/models.").param("path.id")
     })
 }

@@ -21,10 +21,12 @@ use crate::applied::{Sent, announce};
 use crate::attempts::{Attempts, Came};
 use crate::backend::{Protocol, Running};
 use crate::catalog::{Entry, Model, Unusable, ordered};
+use crate::embeddings;
 use crate::judge;
-use crate::max_tokens::Bounds;
+use crate::max_tokens::{Applied, Bounds};
 use crate::relay::Relay;
 use crate::service::Models;
+use crate::tokenize;
 
 /// Longest whole answer that is held: a thousand embeddings or a few images fit.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
@@ -81,6 +83,7 @@ impl Filter for ModelsFilter {
             chosen: None,
             attempts: Attempts::default(),
             current: 0,
+            told: false,
             running: None,
             answer: None,
             relay: None,
@@ -98,7 +101,11 @@ struct Chosen {
     scan: Arc<Scan>,
     name: Member,
     sent: Sent,
+    /// What changes in an embedding request, whoever serves it.
+    embeddings: Vec<Patch>,
     token_ceiling: Option<u32>,
+    /// Prompt tokens as a backend counted them, and its name of the model.
+    exact: Option<(Arc<str>, u64)>,
     stream: bool,
     client_wants_usage: bool,
 }
@@ -109,6 +116,8 @@ struct ModelsExchange {
     chosen: Option<Chosen>,
     attempts: Attempts,
     current: usize,
+    /// The current attempt stands in `attempts`.
+    told: bool,
     running: Option<Running>,
     answer: Option<RewrittenBody>,
     relay: Option<Relay>,
@@ -118,7 +127,8 @@ struct ModelsExchange {
 impl Exchange for ModelsExchange {
     async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
-        let chosen = self.choose(scan, body, cx)?;
+        let mut chosen = self.choose(scan, body, cx)?;
+        chosen.count_exactly(&self.service, body, self.protocol).await;
         cx.facts.insert(ModelChoice {
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),
@@ -137,6 +147,7 @@ impl Exchange for ModelsExchange {
         let Some(chosen) = &self.chosen else { return Ok(()) };
         let Some(entry) = chosen.entries.get(attempt.index) else { return Ok(()) };
         self.current = attempt.index;
+        self.told = false;
         self.running = Some(entry.backend.enter());
         self.answer = None;
         self.relay = None;
@@ -148,7 +159,7 @@ impl Exchange for ModelsExchange {
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
-        let (patches, applied) = chosen.patches(entry, self.protocol);
+        let (patches, applied) = chosen.patches(entry, self.protocol)?;
         attempt.body = attempt.body.patched(&patches);
         announce(applied, cx.reply_headers);
         if chosen.stream {
@@ -187,7 +198,7 @@ impl Exchange for ModelsExchange {
         } else {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
-        for (name, value) in [(RESOLVED_MODEL, &chosen.model.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
+        for (name, value) in [(RESOLVED_MODEL, &entry.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
@@ -230,15 +241,21 @@ impl ModelsExchange {
         let name = scan.model.clone().ok_or_else(|| FilterError::internal("a body without a model passed"))?;
         let slug = patch::read_string(body, &name).unwrap_or_default();
         let catalog = self.service.catalog.load();
-        let (model, entries) =
-            catalog.resolve(&slug, principal, self.protocol).map_err(|unusable| refusal(unusable))?;
+        let (found, entries) = catalog.resolve(&slug, principal, self.protocol).map_err(refusal)?;
+        let model = &found.model;
         let slug: Arc<str> = slug.into();
+        let embeddings = match self.protocol {
+            Protocol::Embeddings => embeddings::check(&scan, body, &model.embedding)?,
+            _ => Vec::new(),
+        };
         Ok(Chosen {
             shown: model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
             model: Arc::clone(model),
+            embeddings,
             entries: ordered(entries, self.service.clock.now()),
             sent: Sent::read(&scan, body)?,
             token_ceiling: principal.and_then(|principal| principal.max_tokens),
+            exact: None,
             stream: self.protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
             client_wants_usage: is_true(scan.include_usage.as_ref(), body),
             slug,
@@ -257,12 +274,15 @@ impl ModelsExchange {
         let Some((chosen, entry)) = self.serving() else { return };
         let label = Arc::clone(&entry.backend.label);
         self.service.metrics.attempt(&label, &chosen.model.alias, came);
-        self.attempts.push(&label, came);
+        // a response that turned out to be of no use is still the one attempt that it was
+        if !std::mem::replace(&mut self.told, true) {
+            self.attempts.push(&label, came);
+        }
     }
 
     fn judge_head(&mut self, head: &ResponseHead) -> Verdict {
         if let Some((_, entry)) = self.serving() {
-            entry.reached();
+            entry.history.reached();
             entry.backend.set_up(true);
         }
         if !head.status.is_success() {
@@ -315,7 +335,7 @@ impl ModelsExchange {
     fn judge_meaning(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
         let Some((chosen, entry)) = self.serving() else { return Verdict::Next };
         if matches!(status.as_u16(), 402 | 429) {
-            entry.rest(self.service.clock.now(), judge::retry_after(headers));
+            entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
         }
         tracing::debug!(
             backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
@@ -333,7 +353,7 @@ impl ModelsExchange {
         if let Some((_, entry)) = self.serving()
             && failure == AttemptFailure::Connect
         {
-            entry.unreachable(self.service.clock.now());
+            entry.history.unreachable(self.service.clock.now());
             entry.backend.set_up(false);
         }
         match judge::failure(failure) {
@@ -353,16 +373,16 @@ impl ModelsExchange {
 
 impl Chosen {
     /// Everything that changes in the body for one entry, in order.
-    fn patches(&self, entry: &Entry, protocol: Protocol) -> (Vec<Patch>, crate::max_tokens::Applied) {
-        let left = entry.max_model_len.map(|length| length.saturating_sub(self.scan.estimated_prompt_tokens()));
+    fn patches(&self, entry: &Entry, protocol: Protocol) -> Result<(Vec<Patch>, Applied), FilterError> {
+        let left = self.left(entry)?;
         let bounds = Bounds {
-            floor: self.model.min_max_tokens,
+            floor: self.model.min_max_tokens.max(entry.floor),
             token_ceiling: self.token_ceiling,
             model_ceiling: self.model.max_output_tokens,
             left,
         };
         let (mut patches, applied) = match protocol {
-            Protocol::Embeddings => (Vec::new(), crate::max_tokens::Applied::Unchanged),
+            Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
             _ => self.sent.patches(&self.scan, bounds),
         };
         if *entry.model != *self.slug {
@@ -373,7 +393,31 @@ impl Chosen {
             patches.push(self.ask_for_usage());
         }
         patches.sort_by_key(|patch| patch.range.start);
-        (patches, applied)
+        Ok((patches, applied))
+    }
+
+    /// Asks the first entry that counts exactly.
+    async fn count_exactly(&mut self, service: &Models, body: &Rope, protocol: Protocol) {
+        for entry in self.entries.iter().filter(|entry| entry.backend.exact_tokens) {
+            if let Some(count) = tokenize::count(&service.client, entry, &self.scan, body, protocol).await {
+                self.exact = Some((Arc::clone(&entry.model), count));
+                return;
+            }
+        }
+    }
+
+    /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an
+    /// estimate the upstream decides.
+    fn left(&self, entry: &Entry) -> Result<Option<u64>, FilterError> {
+        let Some(window) = entry.max_model_len() else { return Ok(None) };
+        let exact = self.exact.as_ref().filter(|(model, _)| *model == entry.model).map(|(_, count)| *count);
+        let left = window.saturating_sub(exact.unwrap_or_else(|| self.scan.estimated_prompt_tokens()));
+        let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
+        if exact.is_some() && left < floor.max(1) {
+            let message = format!("The prompt does not fit the context of this model: {window} tokens.");
+            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param("messages"));
+        }
+        Ok(Some(left))
     }
 
     /// The gateway always asks for usage; whether the client sees it is another matter.

@@ -15,6 +15,7 @@ mod attempts;
 mod backend;
 pub mod catalog;
 pub mod discover;
+mod embeddings;
 mod endpoint;
 mod events;
 mod filter;
@@ -24,11 +25,13 @@ mod max_tokens;
 mod relay;
 mod service;
 mod settings;
+mod tokenize;
 
 pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running};
 pub use self::endpoint::ListEndpoint;
 pub use self::filter::{Route, RouteConfig};
 pub use self::service::{Checked, Models, Service};
 pub use self::settings::{
-    BackendFile, CatalogFile, ConstraintsFile, EntryFile, ModalitiesFile, ModelFile, Settings, StreamFile,
+    AliasEntryFile, BackendEntryFile, BackendFile, CatalogFile, ConstraintsFile, EntryFile, LicenseFile,
+    ModalitiesFile, ModelFile, PinFile, Settings, StreamFile, TenantAliasFile,
 };

@@ -173,8 +173,9 @@ mod tests {
     #[test]
     fn nothing_leaves_before_the_first_event_that_means_something() {
         let mut relay = Relay::new("slug".into(), false);
-        let role = &STREAM
-            [..STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap()];
+        let (role, _) = STREAM.split_at(
+            STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap(),
+        );
         assert_eq!(relay.push(Some(Bytes::copy_from_slice(role.as_bytes())), false).unwrap(), None);
         let left = relay.push(Some(Bytes::copy_from_slice(&STREAM.as_bytes()[role.len()..])), false).unwrap().unwrap();
         assert_eq!(String::from_utf8(left.to_vec()).unwrap().matches("\"role\"").count(), 1);
@@ -189,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_stream_without_a_finish_is_an_error_and_one_without_a_marker_is_complete() {
-        let cut = &STREAM[..STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},").unwrap()];
+        let (cut, _) =
+            STREAM.split_at(STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},").unwrap());
         assert_eq!(run(cut, 11, false).unwrap_err().code, ErrorCode::UpstreamError);
         let unmarked = STREAM.strip_suffix("data: [DONE]\n\n").unwrap();
         assert!(run(unmarked, 11, false).is_ok());

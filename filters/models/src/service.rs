@@ -1,6 +1,6 @@
 //! The service: settings checked, the catalog built, the backends watched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
 use dgx_gateway_wire::errors::sanitize::Sanitizer;
 
 use crate::backend::{self, Backend, Domain, Protocol};
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, Sources};
 use crate::discover;
 use crate::events::Metrics;
 use crate::settings::{BackendFile, CatalogFile, Settings};
@@ -29,6 +29,8 @@ pub struct Models {
     pub(crate) stream: StreamLimits,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
+    /// For looks and counts; cleartext only, no redirects, no proxy of the environment.
+    pub(crate) client: reqwest::Client,
     pub(crate) looked_at: RwLock<Option<SystemTime>>,
 }
 
@@ -66,13 +68,13 @@ impl ServiceKind for Service {
     fn check(settings: Settings, ambient: &Ambient) -> Result<Checked, Vec<Problem>> {
         let mut problems = Vec::new();
         let models_file = settings.models_file.unwrap_or_else(|| PathBuf::from(MODELS_FILE));
-        let models = read_models(&models_file, ambient, &mut problems);
+        let (models, text) = read_models(&models_file, ambient, &mut problems);
         // checked against a stand-in for the embedded services, which only exist once the process is built
         let stand_in = EmbeddedUpstreams(vec![("demo", Arc::default())]);
         let backends = backends(&settings.backends, &stand_in, &mut problems);
         let mut in_models = Vec::new();
-        catalog::models(models.clone(), &backends, &mut in_models);
-        problems.extend(in_models.into_iter().map(|problem| problem.in_file(&models_file)));
+        catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
+        problems.extend(yaml::located(in_models, &models_file, &text));
         let stream = stream(settings.stream, &mut problems);
         if problems.is_empty() {
             let litellm_key =
@@ -90,7 +92,7 @@ impl ServiceKind for Service {
         let files =
             if configured { checked.backends } else { discover::usual(checked.litellm_key, !embedded.0.is_empty()) };
         let backends = backends(&files, &embedded, &mut problems);
-        let models = catalog::models(checked.models, &backends, &mut problems);
+        let slugs = catalog::read(checked.models, &sources(&backends, &ids(&files)), &mut problems);
         if let Some(problem) = problems.first() {
             // the check passed; what is left is a build without the embedded service that the file names
             let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, problem.to_string());
@@ -100,10 +102,11 @@ impl ServiceKind for Service {
         let ids = backends.iter().map(|backend| backend.id.to_string());
         let service = Arc::new(Models {
             sanitizer: ArcSwap::from_pointee(Sanitizer::new(hosts.collect::<Vec<_>>(), ids.collect::<Vec<_>>())),
-            catalog: ArcSwap::from_pointee(Catalog::new(models, backends)),
+            catalog: ArcSwap::from_pointee(Catalog::new(slugs, backends)),
             stream: checked.stream,
             metrics: Metrics::register(&env.metrics)?,
             clock: Arc::clone(&env.clock),
+            client: client().map_err(|error| BuildError::Part(Box::new(error)))?,
             looked_at: RwLock::new(None),
         });
         if !configured {
@@ -116,28 +119,40 @@ impl ServiceKind for Service {
     }
 }
 
+fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()
+}
+
+fn ids(files: &[BackendFile]) -> Vec<String> {
+    files.iter().map(|file| file.id.clone()).collect()
+}
+
+fn sources<'a>(enabled: &'a [Arc<Backend>], ids: &'a [String]) -> Sources<'a> {
+    Sources { enabled, ids }
+}
+
 fn host_of(root: &str) -> String {
     let rest = root.split_once("://").map_or(root, |(_, rest)| rest);
     rest.rsplit_once(':').map_or(rest, |(host, _)| host).to_owned()
 }
 
-fn read_models(file: &PathBuf, ambient: &Ambient, problems: &mut Vec<Problem>) -> CatalogFile {
-    let empty = CatalogFile { version: 1, models: Vec::new() };
+/// The catalog file and its text; an absent file is an empty catalog.
+fn read_models(file: &Path, ambient: &Ambient, problems: &mut Vec<Problem>) -> (CatalogFile, String) {
+    let empty = CatalogFile { version: 1, ..CatalogFile::default() };
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return empty,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (empty, String::new()),
         Err(error) => {
             problems.push(Problem::at("", format!("cannot be read: {error}")).in_file(file));
-            return empty;
+            return (empty, String::new());
         }
     };
-    match yaml::parse(&text, file, ambient)
-        .and_then(|value| yaml::read(value).map_err(|problem| vec![problem.in_file(file)]))
-    {
-        Ok(models) => models,
+    let read = yaml::parse(&text, file, ambient).and_then(|value| yaml::read(value).map_err(|problem| vec![problem]));
+    match read {
+        Ok(models) => (models, text),
         Err(found) => {
-            problems.extend(found);
-            empty
+            problems.extend(yaml::located(found, file, &text));
+            (empty, text)
         }
     }
 }
@@ -181,7 +196,7 @@ impl Models {
     fn chat_backends(&self) -> Vec<Arc<Backend>> {
         let catalog = self.catalog.load();
         let mut found: Vec<Arc<Backend>> = Vec::new();
-        for entry in catalog.models().iter().flat_map(|model| &model.route) {
+        for entry in catalog.models().flat_map(|model| &model.route) {
             if entry.backend.protocols.contains(&Protocol::Chat)
                 && !found.iter().any(|known| Arc::ptr_eq(known, &entry.backend))
             {

@@ -1,5 +1,6 @@
 //! File shapes: `backends`, `models_file` and `stream` of the gateway file, and the models file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -61,6 +62,12 @@ pub struct BackendFile {
     pub first_byte_timeout_seconds: Option<u64>,
     /// False takes it out of all routes. Default true.
     pub enabled: Option<bool>,
+    /// Whether its own count of prompt tokens replaces the estimate; needs the protocol `tokenize`. Default false.
+    pub exact_tokens: Option<bool>,
+    /// Machine it runs on: suffix of the slugs that are tied to it. Local backends only.
+    pub machine: Option<String>,
+    /// Number in `-cloud-<n>` slugs. Default by kind: ollama 1, openrouter 2, nvidia 3. Cloud backends only.
+    pub cloud_slot: Option<u32>,
 }
 
 /// The models file.
@@ -72,6 +79,34 @@ pub struct CatalogFile {
     /// Models in the order in which they are listed.
     #[serde(default)]
     pub models: Vec<ModelFile>,
+    /// Further names of slugs, as in `some-model-latest`.
+    #[serde(default)]
+    pub pins: BTreeMap<String, PinFile>,
+    /// Names of slugs that some tenants have for themselves.
+    #[serde(default)]
+    pub tenant_aliases: Vec<TenantAliasFile>,
+}
+
+/// A further name of a slug.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PinFile {
+    /// The slug that is meant.
+    pub target: String,
+    /// For people.
+    pub notes: Option<String>,
+}
+
+/// A name of a slug that some tenants have for themselves.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantAliasFile {
+    /// The name.
+    pub slug: String,
+    /// The slug that is meant.
+    pub target: String,
+    /// Tenants that know the name. Elsewhere it is unknown.
+    pub tenants: Vec<String>,
 }
 
 /// One model.
@@ -105,12 +140,29 @@ pub struct ModelFile {
     /// Limits of requests.
     #[serde(default)]
     pub constraints: ConstraintsFile,
+    /// Licence, for people.
+    pub license: Option<LicenseFile>,
     /// For people.
     pub notes: Option<String>,
     /// Name sent back in answers. Default: the slug of the request.
     pub response_model: Option<String>,
+    /// Embedding models: whether `dimensions` other than the native number passes. Default false.
+    #[serde(default)]
+    pub dimensions_supported: bool,
+    /// Whether it can be asked for JSON. Default true for chat models.
+    pub json_mode: Option<bool>,
     /// Backends in the order in which they are tried.
     pub route: Vec<EntryFile>,
+}
+
+/// Licence of a model.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LicenseFile {
+    /// Its name.
+    pub name: String,
+    /// Where it is written down.
+    pub url: Option<String>,
 }
 
 /// Kinds of input and output.
@@ -139,16 +191,46 @@ pub struct ConstraintsFile {
     pub accepts_image_url: Option<bool>,
     /// How long an answer takes as a rule, for people.
     pub typical_response_seconds: Option<u32>,
+    /// Embedding models: native number of dimensions.
+    pub dimensions: Option<u32>,
+    /// Embedding models: most inputs of one request, 1 to 256. Default 256.
+    pub max_inputs: Option<usize>,
+    /// Embedding models: most bytes of one input, 1 to 8192. Default 8192.
+    pub max_input_bytes: Option<u64>,
+    /// Embedding models: most integers of one input, 1 to 2048. Default 2048.
+    pub max_input_tokens: Option<u64>,
 }
 
-/// One step of a route.
+/// One step of a route: a model at a backend, or the whole route of another model.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum EntryFile {
+    /// The route of another model, expanded in place.
+    Alias(AliasEntryFile),
+    /// A model at a backend.
+    Backend(BackendEntryFile),
+}
+
+/// The route of another model.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct EntryFile {
+pub struct AliasEntryFile {
+    /// Its alias.
+    pub alias: String,
+}
+
+/// A model at a backend.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendEntryFile {
     /// Id of the backend.
     pub backend: String,
     /// Name of the model there.
     pub model: String,
+    /// Number format of the weights (`fp8`, `bf16`): suffix of the slug that is tied to it. Local backends only.
+    pub quantization: Option<String>,
+    /// Entries of one group are one choice: the least loaded is tried first.
+    pub group: Option<u32>,
     /// Context length there, in tokens.
     pub max_model_len: Option<u64>,
 }

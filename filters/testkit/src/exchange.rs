@@ -352,7 +352,7 @@ mod tests {
         let mut attempt = attempt_request(0, "/v1/x", body);
         driver.attempt(&mut attempt).unwrap();
         assert_eq!(attempt.path, "/v1/x?seen");
-        let mut head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new() };
+        let mut head = ResponseHead { status: StatusCode::OK, headers: HeaderMap::new(), length: None };
         assert!(matches!(driver.judge(&AttemptResult::Head(&head)), Some(Verdict::Next)));
         driver.response_head(&mut head).unwrap();
         assert_eq!(head.status, StatusCode::ACCEPTED);

@@ -36,6 +36,27 @@ fn append(close: usize, is_empty: bool, json_member: &str) -> Patch {
     Patch { range: close..close, with: Bytes::from(format!("{comma}{json_member}")) }
 }
 
+/// Removes a member of the top-level object together with the comma beside it.
+#[must_use]
+pub fn remove_member(scan: &Scan, rope: &Rope, member: &Member) -> Patch {
+    let next = skip_blanks(rope, member.value.end, scan.close);
+    if *rope.read(next..next + 1) == *b"," {
+        return Patch { range: member.key.start..next + 1, with: Bytes::new() };
+    }
+    // the last member: the comma stands before it, unless it is the only one
+    let before = (0..member.key.start).rev().find(|at| !is_blank(&rope.read(*at..*at + 1)));
+    let start = before.filter(|at| *rope.read(*at..*at + 1) == *b",").unwrap_or(member.key.start);
+    Patch { range: start..member.value.end, with: Bytes::new() }
+}
+
+fn skip_blanks(rope: &Rope, from: usize, end: usize) -> usize {
+    (from..end).find(|at| !is_blank(&rope.read(*at..*at + 1))).unwrap_or(end)
+}
+
+fn is_blank(byte: &[u8]) -> bool {
+    matches!(byte, b" " | b"\t" | b"\n" | b"\r")
+}
+
 /// The value of a member, unescaped; nothing if it is no string.
 #[must_use]
 pub fn read_string(rope: &Rope, member: &Member) -> Option<String> {

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use dgx_gateway_filter::ambient::Ambient;
+use crate::ambient::Ambient;
 
 /// Why a scalar could not be expanded. Names the variable, never a value.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ExpandError {
+pub enum ExpandError {
     /// `${` is not followed by a name and a closing brace.
     Malformed,
     /// The variable is not set, and there is no default.
@@ -23,12 +23,15 @@ impl std::fmt::Display for ExpandError {
 }
 
 /// Whether there is something to expand.
-pub(crate) fn needed(text: &str) -> bool {
+pub fn needed(text: &str) -> bool {
     text.contains("${")
 }
 
 /// Replaces every reference by its value. Values are not expanded again; an empty variable counts as not set.
-pub(crate) fn expand<'a>(text: &'a str, ambient: &Ambient) -> Result<Cow<'a, str>, ExpandError> {
+///
+/// # Errors
+/// A reference is malformed, or its variable is not set and has no default.
+pub fn expand<'a>(text: &'a str, ambient: &Ambient) -> Result<Cow<'a, str>, ExpandError> {
     if !needed(text) {
         return Ok(Cow::Borrowed(text));
     }

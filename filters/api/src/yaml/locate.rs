@@ -7,7 +7,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 /// Line, from 1, of the value at a path such as `tokens[0].secrets`; for a key that is missing, of what it is missing
 /// in.
-pub(crate) fn line(text: &str, path: &str) -> Option<usize> {
+#[must_use]
+pub fn line(text: &str, path: &str) -> Option<usize> {
     let steps: Vec<_> = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).collect();
     let stop = Walk { steps: &steps }.deserialize(serde_yaml::Deserializer::from_str(text));
     stop.err()?.location().map(|location| location.line())

@@ -1,0 +1,124 @@
+//! One step of a route, with what is known of it right now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::backend::Backend;
+
+/// Connect failures in a row after which an entry is skipped.
+const FAILURES_BEFORE_SKIP: u32 = 3;
+/// How long it is skipped then.
+const SKIP: Duration = Duration::from_secs(10);
+/// Longest time for which a `Retry-After` of an upstream is honoured.
+const LONGEST_SKIP: Duration = Duration::from_secs(60);
+
+/// One step of a route.
+#[derive(Debug)]
+pub struct Entry {
+    /// The backend.
+    pub backend: Arc<Backend>,
+    /// Name of the model there.
+    pub model: Arc<str>,
+    /// Base alias of the model that lists it; differs from that of the request on composite routes.
+    pub alias: Arc<str>,
+    /// Floor of `max_tokens` of that model.
+    pub floor: Option<u32>,
+    /// Number format of the weights.
+    pub quantization: Option<Arc<str>>,
+    /// Entries of one group are one choice.
+    pub group: Option<u32>,
+    /// Context length there, as configured.
+    pub configured_window: Option<u64>,
+    /// What happened to it lately.
+    pub history: History,
+}
+
+impl Entry {
+    /// Context length there, in tokens: as configured, else as the backend publishes it.
+    #[must_use]
+    pub fn max_model_len(&self) -> Option<u64> {
+        self.configured_window
+            .or_else(|| Some(self.history.published_window.load(Ordering::Relaxed)).filter(|length| *length > 0))
+    }
+}
+
+/// What happened to an entry lately.
+#[derive(Debug)]
+pub struct History {
+    /// Tokens; 0: not known.
+    published_window: AtomicU64,
+    failures: AtomicU32,
+    /// Milliseconds after `epoch` until which it is skipped.
+    skip_until: AtomicU64,
+    epoch: Instant,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            published_window: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            skip_until: AtomicU64::new(0),
+            epoch: Instant::now(),
+        }
+    }
+}
+
+impl History {
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn skip(&self, until: Instant) {
+        self.skip_until.fetch_max(self.millis(until), Ordering::Relaxed);
+    }
+
+    /// The backend publishes this context length.
+    pub fn publish_window(&self, length: u64) {
+        self.published_window.store(length, Ordering::Relaxed);
+    }
+
+    /// Whether it is to be left alone for now.
+    #[must_use]
+    pub fn skipped(&self, now: Instant) -> bool {
+        self.skip_until.load(Ordering::Relaxed) > self.millis(now)
+    }
+
+    /// It could not be reached. Three times in a row, and it is skipped for a while.
+    pub fn unreachable(&self, now: Instant) {
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_BEFORE_SKIP {
+            self.skip(now + SKIP);
+        }
+    }
+
+    /// It was reached.
+    pub fn reached(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// It asked to be left alone.
+    pub fn rest(&self, now: Instant, wait: Duration) {
+        self.skip(now + wait.min(LONGEST_SKIP));
+    }
+}
+
+/// The order in which entries are tried: as routed, within a group the least loaded first; those that rest or are
+/// down come last.
+pub(crate) fn ordered(entries: Vec<Arc<Entry>>, now: Instant) -> Vec<Arc<Entry>> {
+    let place = |index: usize, entry: &Entry| match entry.group {
+        Some(group) => {
+            (entries.iter().position(|other| other.group == Some(group)).unwrap_or(index), entry.backend.in_flight())
+        }
+        None => (index, 0),
+    };
+    let mut keyed: Vec<_> = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| {
+            ((entry.history.skipped(now), !entry.backend.is_up(), place(index, entry)), Arc::clone(entry))
+        })
+        .collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    keyed.into_iter().map(|(_, entry)| entry).collect()
+}
