@@ -1,10 +1,12 @@
 //! The command line.
 
+mod schema;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use dgx_gateway::config::Overrides;
 use dgx_gateway::registry::{registry, version};
 use dgx_gateway::server::{self, StartError};
@@ -26,6 +28,11 @@ struct Cli {
 enum Command {
     /// Checks all configuration files and prints every problem.
     Check,
+    /// Describes the configuration files.
+    Config {
+        #[command(subcommand)]
+        what: Describe,
+    },
     /// Runs the gateway (the default).
     Serve,
     /// Prints the version.
@@ -36,12 +43,31 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum Describe {
+    /// Prints the reference of all keys as Markdown.
+    Reference,
+    /// Prints the JSON Schema of a file.
+    Schema {
+        /// Which file.
+        #[arg(long, value_enum, default_value = "gateway")]
+        file: FileKind,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FileKind {
+    Gateway,
+    Models,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let overrides = Overrides { config: cli.config };
     let ambient = Ambient::new(std::env::vars());
     match cli.command.unwrap_or(Command::Serve) {
         Command::Check => check(&overrides, &ambient),
+        Command::Config { what } => describe(&what),
         Command::Serve => serve(&overrides, &ambient),
         Command::Version { json } => print_version(json),
     }
@@ -72,6 +98,16 @@ fn check(overrides: &Overrides, ambient: &Ambient) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn describe(what: &Describe) -> ExitCode {
+    let text = match what {
+        Describe::Reference => schema::reference(&registry()),
+        Describe::Schema { file: FileKind::Gateway } => schema::text(&schema::gateway(&registry())),
+        Describe::Schema { file: FileKind::Models } => schema::text(&schema::models()),
+    };
+    say(&mut std::io::stdout(), &text);
+    ExitCode::SUCCESS
 }
 
 fn print_version(json: bool) -> ExitCode {
