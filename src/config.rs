@@ -78,11 +78,16 @@ pub struct CoreFile {
 const CORE_KEYS: [&str; 4] = ["server", "log", "data_dir", "routes"];
 
 impl Config {
-    /// Reads and checks everything that the core owns. `known` are the top-level keys of the plug-ins.
+    /// Reads and checks everything that the core owns. `known` are the top-level keys of the plug-ins. With problems,
+    /// the defaults stand in for what is wrong, so that the rest can be checked, too.
     ///
     /// # Errors
-    /// All problems, each with file and key.
-    pub fn load(overrides: &Overrides, ambient: &Ambient, known: &[&str]) -> Result<Self, Vec<Problem>> {
+    /// There is nothing to check: the file cannot be read, or is no YAML.
+    pub fn load(
+        overrides: &Overrides,
+        ambient: &Ambient,
+        known: &[&str],
+    ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         let (file, document) = read(overrides, ambient)?;
         let mut problems = Vec::new();
         let (core, sections) = split(document, known, &mut problems);
@@ -94,15 +99,11 @@ impl Config {
         let log = LogSettings::check(core.log, ambient, &mut problems);
         let routes = route::check_all(core.routes, "routes", &mut problems);
         let data_dir = ambient.var("DGX_GATEWAY_DATA_DIR").map(PathBuf::from).or(core.data_dir);
-        if problems.is_empty() {
-            let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("data"));
-            Ok(Self { server, log, data_dir, routes, sections, file })
-        } else {
-            Err(match &file {
-                Some(file) => file.located(problems),
-                None => problems,
-            })
+        let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("data"));
+        if let Some(file) = &file {
+            problems = file.located(problems);
         }
+        Ok((Self { server, log, data_dir, routes, sections, file }, problems))
     }
 }
 
@@ -166,12 +167,14 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), yaml).unwrap();
         let overrides = Overrides { config: Some(file.path().to_owned()) };
-        Config::load(&overrides, &Ambient::default(), &["backends"])
+        let (config, problems) = Config::load(&overrides, &Ambient::default(), &["backends"])?;
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
     #[test]
     fn nothing_configured_gives_the_documented_defaults() {
-        let config = Config::load(&Overrides::default(), &Ambient::default(), &[]).unwrap();
+        let (config, problems) = Config::load(&Overrides::default(), &Ambient::default(), &[]).unwrap();
+        assert_eq!(problems, []);
         assert_eq!(config.server.listen.to_string(), "127.0.0.1:3000");
         assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:9090");
         assert_eq!(config.server.max_body_bytes, 33_554_432);

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use dgx_gateway::config::Overrides;
 use dgx_gateway::registry::{registry, version};
-use dgx_gateway::server::{self, StartError};
+use dgx_gateway::server::{self, Ended, StartError};
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
 
@@ -75,7 +75,8 @@ fn main() -> ExitCode {
 
 fn serve(overrides: &Overrides, ambient: &Ambient) -> ExitCode {
     match server::serve(overrides, ambient, &registry()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::Cut) => ExitCode::FAILURE,
         Err(StartError::Config(problems)) => {
             report(&problems);
             ExitCode::FAILURE

@@ -71,7 +71,7 @@ fn log(error: &FilterError, request_id: &str, route: &str, status: http::StatusC
             request.id = request_id,
             route.name = route,
             error.code = code,
-            status = status.as_u16(),
+            http.status = status.as_u16(),
             cause = source,
             "request failed"
         );
@@ -80,7 +80,7 @@ fn log(error: &FilterError, request_id: &str, route: &str, status: http::StatusC
             request.id = request_id,
             route.name = route,
             error.code = code,
-            status = status.as_u16(),
+            http.status = status.as_u16(),
             cause = source,
             "request refused"
         );

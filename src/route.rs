@@ -50,8 +50,8 @@ pub struct Route {
 
 /// What matching came to.
 pub enum Match<'a> {
-    /// The path is known but not with this method; these are allowed.
-    MethodNotAllowed(String),
+    /// The path is known, by a route of this name, but not with this method; these are allowed.
+    MethodNotAllowed(&'a Arc<Route>, String),
     /// No such path.
     NotFound,
     /// The route, and the path in its canonical form.
@@ -147,7 +147,7 @@ impl RouteTable {
         };
         let method = if *method == Method::HEAD { &Method::GET } else { method };
         let Some(route) = leaf.routes.iter().find(|route| route.methods.contains(method)) else {
-            return Match::MethodNotAllowed(allowed(leaf));
+            return leaf.routes.first().map_or(Match::NotFound, |route| Match::MethodNotAllowed(route, allowed(leaf)));
         };
         let canonical = match &leaf.alias_of {
             Some(template) => CanonicalPath::Rewritten(fill(template, &found.params)),
@@ -217,7 +217,7 @@ mod tests {
     fn name(table: &RouteTable, method: &Method, path: &str) -> String {
         match table.find(method, path) {
             Match::Route(route, canonical) => format!("{} {}", route.name, canonical.as_str()),
-            Match::MethodNotAllowed(allow) => format!("405 {allow}"),
+            Match::MethodNotAllowed(_, allow) => format!("405 {allow}"),
             Match::NotFound => "404".to_owned(),
         }
     }

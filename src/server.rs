@@ -21,7 +21,7 @@ use pingora::services::listening::Service;
 use tokio::sync::Mutex;
 
 use crate::admin;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, LogFormat, LogSettings, Overrides};
 use crate::plugins::Registry;
 use crate::proxy::{ConnectionGuard, Connections, Gateway, HeldBytes};
 use crate::registry::{ADMIN_PAGES, greeting};
@@ -75,22 +75,38 @@ impl From<WorldError> for StartError {
 /// # Errors
 /// Every problem.
 pub fn check(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<(), Vec<Problem>> {
-    let config = Config::load(overrides, ambient, &registry.keys())?;
-    World::check(&config, registry, &build_env(&config, ambient))
+    telemetry::init(&LogSettings { level: "warn".to_owned(), format: Some(LogFormat::Text) });
+    load(overrides, ambient, registry).map(|_| ())
+}
+
+/// Reads and checks everything, so that all problems are known at once.
+fn load(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<(Config, BuildEnv), Vec<Problem>> {
+    let (config, mut problems) = Config::load(overrides, ambient, &registry.keys())?;
+    let env = build_env(&config, ambient);
+    problems.extend(World::check(&config, registry, &env).err().unwrap_or_default());
+    if problems.is_empty() { Ok((config, env)) } else { Err(problems) }
 }
 
 fn build_env(config: &Config, ambient: &Ambient) -> BuildEnv {
     BuildEnv::new(Arc::new(SystemClock), ambient.clone(), config.data_dir.clone(), prometheus::Registry::new())
 }
 
+/// How the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A second signal cut what was running.
+    Cut,
+    /// Nothing was running any more, or its time was over.
+    Drained,
+}
+
 /// Runs until a signal ends it.
 ///
 /// # Errors
 /// It cannot start.
-pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<(), StartError> {
-    let config = Config::load(overrides, ambient, &registry.keys()).map_err(StartError::Config)?;
+pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<Ended, StartError> {
+    let (config, mut env) = load(overrides, ambient, registry).map_err(StartError::Config)?;
     telemetry::init(&config.log);
-    let mut env = build_env(&config, ambient);
     let metrics = CoreMetrics::register(&env.metrics)?;
     let world = World::build(&config, registry, &mut env)?;
     let admin_listener = bind(config.server.admin_listen)?;
@@ -112,9 +128,9 @@ pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> R
         server.add_service(background_service(task.name, TaskService(Mutex::new(Some(task)))));
     }
     announce(&env, &config);
-    let watch = DrainWatch { draining, metrics, limit: config.server.drain };
+    let watch = DrainWatch { draining: Arc::clone(&draining), metrics, limit: config.server.drain };
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
-    Ok(())
+    Ok(if draining.was_cut() { Ended::Cut } else { Ended::Drained })
 }
 
 fn engine_settings(config: &Config) -> ServerConf {

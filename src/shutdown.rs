@@ -1,12 +1,13 @@
 //! The end of the process: running requests finish, new ones go elsewhere.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::telemetry::CoreMetrics;
 
@@ -19,23 +20,36 @@ const QUIET: Duration = Duration::from_millis(200);
 
 /// Whether the process is being stopped.
 #[derive(Default)]
-pub struct Draining(OnceLock<Instant>);
+pub struct Draining {
+    since: OnceLock<Instant>,
+    cut: AtomicBool,
+}
 
 impl Draining {
     fn begin(&self) {
-        self.0.get_or_init(Instant::now);
+        self.since.get_or_init(Instant::now);
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// A second signal cut requests that were running.
+    #[must_use]
+    pub fn was_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// A stop signal came: answers announce the end of their connection.
     #[must_use]
     pub fn begun(&self) -> bool {
-        self.0.get().is_some()
+        self.since.get().is_some()
     }
 
     /// New requests are refused.
     #[must_use]
     pub fn refuses(&self) -> bool {
-        self.0.get().is_some_and(|since| since.elapsed() >= STILL_TAKEN)
+        self.since.get().is_some_and(|since| since.elapsed() >= STILL_TAKEN)
     }
 }
 
@@ -73,23 +87,52 @@ impl DrainWatch {
 #[async_trait]
 impl ShutdownSignalWatch for DrainWatch {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!("signals cannot be watched; stopping");
-            return ShutdownSignal::FastShutdown;
-        };
-        let mut any = async || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+        match Signals::watch() {
+            Ok(mut signals) => {
+                let first = signals.stop().await;
+                tracing::info!(signal = first, "draining");
+                tokio::select! {
+                    () = self.drained() => {}
+                    signal = signals.stop() => {
+                        tracing::warn!(signal, "second signal: running requests are cut");
+                        self.draining.cut();
+                    }
+                }
             }
-        };
-        let first = any().await;
-        tracing::info!(signal = first, "draining");
-        tokio::select! {
-            () = self.drained() => {}
-            signal = any() => tracing::warn!(signal, "second signal: running requests are cut"),
+            Err(error) => tracing::error!(%error, "signals cannot be watched; stopping"),
         }
         ShutdownSignal::FastShutdown
+    }
+}
+
+/// The signals that mean something to this process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    upgrade: Signal,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    /// Waits for a stop signal. Those for which there is no handler yet are said and ignored: by default they would
+    /// kill the process.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => tracing::warn!("SIGHUP ignored: this version does not reload; restart it"),
+                _ = self.upgrade.recv() => tracing::warn!("SIGUSR2 ignored: this version does not hand over; restart it"),
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use dgx_gateway_filter::{Facts, Outcome};
 use http::Method;
 use pingora::Error;
 use pingora::proxy::Session;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::config::{LogFormat, LogSettings};
 use crate::proxy::final_head;
@@ -36,13 +36,18 @@ pub fn init(settings: &LogSettings) {
     }
 }
 
+/// Label of requests that were refused before their tenant was known, and of public pages.
+const NO_TENANT: &str = "(none)";
+/// First segments of paths that are surfaces of their own; everything else is `other`.
+const SURFACES: [&str; 4] = ["v1", "c1", "a1", "other"];
+
 /// Metrics of the core.
 pub struct CoreMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
     errors: IntCounterVec,
     aborted: IntCounterVec,
-    in_flight: IntGauge,
+    in_flight: [IntGauge; SURFACES.len()],
 }
 
 /// Counts a running request until it is dropped.
@@ -61,6 +66,7 @@ impl CoreMetrics {
     /// A name is taken.
     pub fn register(registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
         let counter = |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let in_flight = IntGaugeVec::new(Opts::new("dgx_gateway_http_in_flight", "Running requests."), &["surface"])?;
         let metrics = Self {
             requests: counter(
                 "dgx_gateway_http_requests_total",
@@ -77,27 +83,31 @@ impl CoreMetrics {
             )?,
             errors: counter("dgx_gateway_errors_total", "Error answers by code.", &["code"])?,
             aborted: counter("dgx_gateway_streams_aborted_total", "Answers that broke off.", &["by"])?,
-            in_flight: IntGauge::new("dgx_gateway_http_in_flight", "Running requests.")?,
+            in_flight: SURFACES.map(|surface| in_flight.with_label_values(&[surface])),
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.aborted.clone()))?;
-        registry.register(Box::new(metrics.in_flight.clone()))?;
+        registry.register(Box::new(in_flight))?;
         Ok(Arc::new(metrics))
     }
 
     /// A request begins.
     #[must_use]
-    pub fn enter(&self) -> InFlight {
-        self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+    pub fn enter(&self, path: &str) -> InFlight {
+        let first = path.split('/').nth(1).unwrap_or_default();
+        let [known @ .., other] = &self.in_flight;
+        let gauge =
+            SURFACES.iter().zip(known).find(|(surface, _)| **surface == first).map_or(other, |(_, gauge)| gauge);
+        gauge.inc();
+        InFlight(gauge.clone())
     }
 
     /// Running requests.
     #[must_use]
     pub fn running(&self) -> i64 {
-        self.in_flight.get()
+        self.in_flight.iter().map(IntGauge::get).sum()
     }
 
     /// A request has ended.
@@ -110,7 +120,7 @@ impl CoreMetrics {
         error: Option<&Error>,
     ) {
         let head = session.req_header();
-        let tenant = facts.get::<Principal>().map_or("", |principal| &principal.tenant_id);
+        let tenant = facts.get::<Principal>().map_or(NO_TENANT, |principal| &principal.tenant_id);
         let elapsed = request.started.elapsed();
         // a client that left before its answer is counted under 499, as nginx does
         let status = final_head(session).map_or(499, |head| head.status.as_u16());
@@ -136,8 +146,8 @@ impl CoreMetrics {
             route.name = &*request.route,
             http.method = method(&head.method),
             http.status = status,
-            tenant,
-            model = facts.get::<ModelChoice>().map(|choice| &*choice.slug),
+            tenant.id = tenant,
+            model.slug = facts.get::<ModelChoice>().map(|choice| &*choice.slug),
             error.code = code.map(|code| code.as_str()),
             outcome = outcome_word(outcome),
             duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),

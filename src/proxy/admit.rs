@@ -94,10 +94,9 @@ fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Arc<Route>, Fi
             ctx.route = Some(Arc::clone(route));
             Ok(Arc::clone(route))
         }
-        Match::NotFound => {
-            Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path. See /openapi.json."))
-        }
-        Match::MethodNotAllowed(allow) => {
+        Match::NotFound => Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path.")),
+        Match::MethodNotAllowed(route, allow) => {
+            ctx.chain.shared.request.route = Arc::clone(&route.name);
             let message = format!("This path does not accept {}.", head.method);
             let error = FilterError::client(ErrorCode::MethodNotAllowed, message);
             Err(match HeaderValue::from_str(&allow) {

@@ -150,7 +150,7 @@ impl RequestCtx {
         for name in REQUEST_ID_HEADERS {
             shared.reply_headers.insert(name, value.clone());
         }
-        self.in_flight = Some(metrics.enter());
+        self.in_flight = Some(metrics.enter(head.uri.path()));
     }
 
     /// A piece of a body that is not held: counted, and shown to the filters.

@@ -12,6 +12,7 @@ use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
 use crate::catalog::{CheckedTokens, Tokens};
 use crate::config::Settings;
 use crate::file;
+use crate::tenant::TenantLimits;
 
 /// Reads tokens and tenants and offers them as [`Tokens`].
 #[derive(Debug)]
@@ -37,9 +38,19 @@ impl ServiceKind for Service {
     }
 
     fn build(checked: CheckedTokens, env: &mut BuildEnv) -> Result<(), BuildError> {
+        warn_of_what_does_not_hold_yet(&checked);
         let tokens = Tokens::new(checked, env.data_dir.clone())?;
         env.provide(Arc::new(tokens));
         Ok(())
+    }
+}
+
+/// An operator who writes a budget down believes that it holds.
+fn warn_of_what_does_not_hold_yet(checked: &CheckedTokens) {
+    for tenant in
+        checked.tenants.iter().filter(|tenant| !tenant.budgets.is_empty() || tenant.limits != TenantLimits::default())
+    {
+        tracing::warn!(tenant.id = %tenant.id, "budgets and limits of tenants are read but not enforced by this version");
     }
 }
 

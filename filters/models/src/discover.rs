@@ -102,7 +102,6 @@ async fn look(service: &Models, backend: &Arc<Backend>, take_over: bool) {
             Err(_) => {}
         }
     }
-    service.metrics.seen(&backend.label, backend.domain.as_str(), backend.is_up(), backend.in_flight());
 }
 
 #[derive(Deserialize)]

@@ -1,16 +1,19 @@
 //! Metrics of model calls. Labels are words of the catalog only: what a client invents never becomes one.
 
+use std::sync::{Arc, Weak};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::attempts::{Came, word};
+use crate::service::Models;
 
 /// Counters and gauges of model calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     attempts: IntCounterVec,
     fallbacks: IntCounterVec,
-    up: IntGaugeVec,
-    in_flight: IntGaugeVec,
 }
 
 impl Metrics {
@@ -27,19 +30,9 @@ impl Metrics {
                 ),
                 &["model", "backend"],
             )?,
-            up: IntGaugeVec::new(
-                Opts::new("dgx_gateway_backend_up", "1 when the backend was alive when last seen."),
-                &["backend", "domain"],
-            )?,
-            in_flight: IntGaugeVec::new(
-                Opts::new("dgx_gateway_backend_in_flight", "Requests running on the backend."),
-                &["backend"],
-            )?,
         };
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.fallbacks.clone()))?;
-        registry.register(Box::new(metrics.up.clone()))?;
-        registry.register(Box::new(metrics.in_flight.clone()))?;
         Ok(metrics)
     }
 
@@ -59,10 +52,39 @@ impl Metrics {
     pub(crate) fn fallback(&self, model: &str, backend: &str) {
         self.fallbacks.with_label_values(&[model, backend]).inc();
     }
+}
 
-    /// A backend was looked at.
-    pub(crate) fn seen(&self, backend: &str, domain: &str, up: bool, in_flight: i64) {
-        self.up.with_label_values(&[backend, domain]).set(i64::from(up));
-        self.in_flight.with_label_values(&[backend]).set(in_flight);
+/// Gauges of backends, read when they are asked for.
+pub(crate) struct BackendGauges {
+    service: Weak<Models>,
+    up: IntGaugeVec,
+    in_flight: IntGaugeVec,
+}
+
+impl BackendGauges {
+    pub(crate) fn register(registry: &Registry, service: &Arc<Models>) -> Result<(), prometheus::Error> {
+        let up = Opts::new("dgx_gateway_backend_up", "1 when the backend was alive when last seen.");
+        let in_flight = Opts::new("dgx_gateway_backend_in_flight", "Requests running on the backend.");
+        registry.register(Box::new(Self {
+            service: Arc::downgrade(service),
+            up: IntGaugeVec::new(up, &["backend", "domain"])?,
+            in_flight: IntGaugeVec::new(in_flight, &["backend"])?,
+        }))
+    }
+}
+
+impl Collector for BackendGauges {
+    fn desc(&self) -> Vec<&Desc> {
+        self.up.desc().into_iter().chain(self.in_flight.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        if let Some(service) = self.service.upgrade() {
+            for backend in &service.catalog.load().backends {
+                self.up.with_label_values(&[&*backend.label, backend.domain.as_str()]).set(i64::from(backend.is_up()));
+                self.in_flight.with_label_values(&[&*backend.label]).set(backend.in_flight());
+            }
+        }
+        self.up.collect().into_iter().chain(self.in_flight.collect()).collect()
     }
 }

@@ -15,7 +15,7 @@ use dgx_gateway_wire::errors::sanitize::Sanitizer;
 use crate::backend::{self, Backend, Domain, Protocol};
 use crate::catalog::{self, Catalog, Sources};
 use crate::discover;
-use crate::events::Metrics;
+use crate::events::{BackendGauges, Metrics};
 use crate::settings::{BackendFile, CatalogFile, Settings};
 
 /// Default of `models_file`.
@@ -112,6 +112,7 @@ impl ServiceKind for Service {
         if !configured {
             discover::offer_embedded(&service);
         }
+        BackendGauges::register(&env.metrics, &service)?;
         env.health.add(Arc::clone(&service) as Arc<dyn HealthSource>);
         env.provide(Arc::clone(&service));
         env.spawn("look at backends", discover::watch(service, !configured));
