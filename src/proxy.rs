@@ -34,7 +34,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use self::attempt::{Judged, Next, failure_of, response_seen, upstream_head};
 use self::body::{BodyLimits, ReadError, read_whole, say_continue};
 use self::bridge::Served;
-use self::replay::{HELD_BACK, ReplayHandle, STALLED, TOTAL};
+use self::replay::{CUT, HELD_BACK, ReplayHandle, STALLED, TOTAL};
 use crate::reply;
 use crate::route::{End, Match};
 use crate::telemetry::CoreMetrics;
@@ -207,7 +207,7 @@ pub(crate) fn final_head(session: &Session) -> Option<&ResponseHeader> {
 
 /// Whether an error that the engine takes for one of the client is a limit that our wrapper watches there.
 fn is_ours(error: &Error) -> bool {
-    [HELD_BACK, STALLED, TOTAL].contains(error.etype())
+    [CUT, HELD_BACK, STALLED, TOTAL].contains(error.etype())
 }
 
 fn not_found() -> FilterError {
@@ -434,12 +434,12 @@ impl ProxyHttp for Gateway {
             return Ok(None);
         }
         if ctx.attempt.cut {
-            *part = None;
-            return Err(Error::new(REFUSED));
+            *part = None; // the wrapper stops the engine once the error has been written
+            return if ctx.replay.is_some() { Ok(None) } else { Err(Error::new(REFUSED)) };
         }
         if let Err(error) = ctx.response_chunk(session.req_header(), part, end) {
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
-            // error is therefore said as one more piece, and the next piece stops the engine.
+            // error is therefore said as one more piece, and the wrapper stops the engine after it.
             if final_head(session).is_none() {
                 if error.blame == Blame::Upstream && ctx.replay.is_some() {
                     let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
@@ -453,6 +453,9 @@ impl ProxyHttp for Gateway {
             };
             *part = Some(event);
             ctx.attempt.cut = true;
+            if let Some(replay) = &ctx.replay {
+                replay.cut();
+            }
         }
         Ok(None)
     }
@@ -482,7 +485,7 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
-        if *error.etype() == REFUSED {
+        if [CUT, REFUSED].contains(error.etype()) {
             return error; // decided already
         }
         if *error.esource() == ErrorSource::Downstream && !is_ours(&error) {
