@@ -34,7 +34,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use self::admit::{Admitted, Stop, admit};
 use self::attempt::{Judged, Next, Stage, failure_of, response_seen, upstream_head};
-use self::replay::{HELD_BACK, STALLED, TOTAL};
+use self::replay::{CUT, HELD_BACK, STALLED, TOTAL};
 use crate::reply;
 use crate::shutdown::Draining;
 use crate::telemetry::CoreMetrics;
@@ -104,7 +104,7 @@ pub(crate) fn final_head(session: &Session) -> Option<&ResponseHeader> {
 
 /// Whether an error that the engine takes for one of the client is a limit that our wrapper watches there.
 fn is_ours(error: &Error) -> bool {
-    [HELD_BACK, STALLED, TOTAL].contains(error.etype())
+    [CUT, HELD_BACK, STALLED, TOTAL].contains(error.etype())
 }
 
 /// Turns a filter's error into one that stops the engine; the answer waits in the context.
@@ -294,14 +294,14 @@ impl ProxyHttp for Gateway {
         match ctx.attempt.stage {
             Stage::Held(_) | Stage::Released => return Ok(None),
             Stage::Broken | Stage::Said => {
-                *part = None;
-                return Err(Error::new(REFUSED));
+                *part = None; // the wrapper stops the engine once the error has been written
+                return if ctx.replay.is_some() { Ok(None) } else { Err(Error::new(REFUSED)) };
             }
             Stage::Relaying | Stage::Waiting => {}
         }
         if let Err(error) = ctx.response_chunk(session.req_header(), part, end) {
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
-            // error is therefore said as one more piece, and the next piece stops the engine.
+            // error is therefore said as one more piece, and the wrapper stops the engine after it.
             if final_head(session).is_none() {
                 if error.blame == Blame::Upstream && ctx.replay.is_some() {
                     let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
@@ -315,6 +315,9 @@ impl ProxyHttp for Gateway {
             };
             *part = Some(event);
             ctx.attempt.stage = Stage::Said;
+            if let Some(replay) = &ctx.replay {
+                replay.cut();
+            }
         }
         if final_head(session).is_some() && session.is_body_done() {
             ctx.forget_body();
@@ -347,7 +350,7 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
-        if *error.etype() == REFUSED {
+        if [CUT, REFUSED].contains(error.etype()) {
             return error; // decided already
         }
         if *error.esource() == ErrorSource::Downstream && !is_ours(&error) {

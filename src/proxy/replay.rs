@@ -32,6 +32,9 @@ pub(super) const TOTAL: ErrorType = ErrorType::new("RequestDeadline");
 /// A response that was held back is complete; the core decides about it.
 pub(super) const HELD_BACK: ErrorType = ErrorType::new("ResponseHeldBack");
 
+/// An error was said as the last piece of the answer; nothing more is relayed.
+pub(super) const CUT: ErrorType = ErrorType::new("AnswerCut");
+
 /// Largest slice given to the engine at once: 128 KiB keeps the watch on the client and the time limits close.
 const SLICE: usize = 128 * 1024;
 
@@ -43,6 +46,7 @@ struct Control {
     timeouts: Option<AttemptTimeouts>,
     hold: bool,
     release: Option<(Box<ResponseHeader>, Bytes)>,
+    cut: bool,
     /// The genuine session, put back when the wrapper is dropped.
     genuine: Option<Box<ServerSession>>,
 }
@@ -86,6 +90,12 @@ impl ReplayHandle {
         control.timeouts = Some(timeouts);
         control.hold = false;
         control.release = None;
+        control.cut = false;
+    }
+
+    /// Ends the exchange with [`CUT`] as soon as the pieces that are on their way have been written.
+    pub(super) fn cut(&self) {
+        lock(&self.0).cut = true;
     }
 
     /// Holds the response back until it is complete and [`ReplayHandle::release`] was called.
@@ -297,7 +307,9 @@ impl Replay {
             self.parts = Rope::new(); // the answer has begun, so the body will not be sent again
             self.position = Position::default();
         }
-        self.genuine_mut().response_duplex_vec(out).await
+        let done = self.genuine_mut().response_duplex_vec(out).await?;
+        // the upstream may stay silent after its error: do not wait for another piece
+        if lock(&self.control).cut { Error::e_explain(CUT, "the answer ended with an error") } else { Ok(done) }
     }
 }
 

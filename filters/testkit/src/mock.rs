@@ -27,6 +27,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, Method, Version};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -37,7 +38,7 @@ pub use self::script::{BEHAVIOUR_HEADER, Script};
 
 pub(crate) use self::http2::send_paced;
 
-use self::record::Log;
+use self::record::{Log, Place};
 use self::script::Director;
 
 /// A wait took too long.
@@ -57,6 +58,13 @@ pub struct MockUpstream {
 struct Shared {
     director: Director,
     log: Log,
+}
+
+impl Shared {
+    /// Records a request whose head has arrived, unless it is a look that is kept apart.
+    fn open(&self, method: &Method, path: &str, version: Version, headers: &HeaderMap) -> Place {
+        (!self.director.is_look(method, path)).then(|| self.log.open(method, path, version, headers)).flatten()
+    }
 }
 
 impl MockUpstream {

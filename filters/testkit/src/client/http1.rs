@@ -131,6 +131,14 @@ impl RawClient {
         self.send("\r\n").await
     }
 
+    /// Reads an interim (1xx) response head, or the final one, whose body is then lost to [`Self::read_piece`].
+    ///
+    /// # Errors
+    /// The connection ended or broke, or the bytes are no head.
+    pub async fn read_interim(&mut self) -> Result<(StatusCode, HeaderMap), WireError> {
+        self.wire.response_head().await
+    }
+
     /// Reads a response head, interim (1xx) ones skipped. Its body is read with [`Self::read_piece`].
     ///
     /// # Errors

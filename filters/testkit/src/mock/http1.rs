@@ -33,7 +33,7 @@ pub(super) async fn serve(stream: TcpStream, shared: &Shared) {
     let mut wire = Wire::new(stream);
     let mut scratch = Vec::new();
     while let Ok(head) = wire.request_head().await {
-        let place = shared.log.open(&head.method, &head.path, Version::HTTP_11, &head.headers);
+        let place = shared.open(&head.method, &head.path, Version::HTTP_11, &head.headers);
         let result = exchange(&mut wire, &mut scratch, &head, place, shared).await;
         let at = Instant::now();
         match result {
@@ -62,7 +62,7 @@ async fn exchange(
     place: Place,
     shared: &Shared,
 ) -> Result<(), Over> {
-    let chosen = shared.director.at_head(&head.headers);
+    let chosen = shared.director.at_head(&head.method, &head.path, &head.headers);
     if matches!(chosen, Some(Behaviour::ResetOnHeaders)) {
         return Err(Over::Reset);
     }

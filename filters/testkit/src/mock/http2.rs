@@ -50,8 +50,8 @@ pub(super) async fn serve(stream: TcpStream, shared: &Arc<Shared>) {
 async fn handle(request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>, shared: &Shared) {
     let (head, mut receiving) = request.into_parts();
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let place = shared.log.open(&head.method, &path, Version::HTTP_2, &head.headers);
-    let chosen = shared.director.at_head(&head.headers);
+    let place = shared.open(&head.method, &path, Version::HTTP_2, &head.headers);
+    let chosen = shared.director.at_head(&head.method, &path, &head.headers);
     let result = match read_body(&mut receiving, chosen.as_ref(), place, shared).await {
         Err(over) => {
             respond.send_reset(Reason::INTERNAL_ERROR);

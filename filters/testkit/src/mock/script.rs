@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 
 use super::behaviour::Behaviour;
 
@@ -20,6 +20,7 @@ pub struct Script {
     chooser: Option<Chooser>,
     default: Behaviour,
     recording: bool,
+    looks_apart: bool,
 }
 
 impl Default for Script {
@@ -39,7 +40,7 @@ impl Script {
     /// The same for every request.
     #[must_use]
     pub fn always(behaviour: Behaviour) -> Self {
-        Self { queue: VecDeque::new(), chooser: None, default: behaviour, recording: true }
+        Self { queue: VecDeque::new(), chooser: None, default: behaviour, recording: true, looks_apart: false }
     }
 
     /// One after the other, then correct answers.
@@ -66,6 +67,14 @@ impl Script {
     #[must_use]
     pub fn without_recording(mut self) -> Self {
         self.recording = false;
+        self
+    }
+
+    /// Answers `GET …/models` correctly and leaves it out of the record and the queue: a gateway looks at its
+    /// backends whenever it likes.
+    #[must_use]
+    pub fn with_looks_apart(mut self) -> Self {
+        self.looks_apart = true;
         self
     }
 
@@ -104,8 +113,16 @@ impl Director {
         queue.is_empty() && matches!(self.script.default, Behaviour::ResetOnAccept)
     }
 
+    /// Whether a request is a look at the models that is kept apart.
+    pub(super) fn is_look(&self, method: &Method, path: &str) -> bool {
+        self.script.looks_apart && *method == Method::GET && path.ends_with("/models")
+    }
+
     /// What is known once the head is there.
-    pub(super) fn at_head(&self, headers: &HeaderMap) -> Option<Behaviour> {
+    pub(super) fn at_head(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Behaviour> {
+        if self.is_look(method, path) {
+            return Some(Behaviour::default());
+        }
         if let Some(behaviour) = self.queue().pop_front() {
             return Some(behaviour);
         }

@@ -1,0 +1,263 @@
+//! Starts the built gateway with files of its own, and checks on every answer what must always hold.
+
+mod answer;
+mod client;
+mod metrics;
+mod stage;
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use dgx_gateway_testkit::client::{H2Client, RawClient};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) use self::answer::{Answer, check_error};
+pub(crate) use self::client::{Client, Exchange2, document, fill, post_h2};
+pub(crate) use self::metrics::Metrics;
+pub(crate) use self::stage::{Caller, Stage, chunk_of_stream, finish_of_stream};
+
+/// The bearer of the caller.
+pub(crate) const BEARER: &str = "b0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecf";
+/// The credential of the backends.
+pub(crate) const BACKEND_KEY: &str = "key-of-the-backend-0123456789";
+/// Words of prompts that must never reach a log.
+pub(crate) const PROMPT: &str = "a-prompt-that-stays-private";
+/// The longest that anything takes which happens at once, on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// How often a condition of the process is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// Starts until a free port stays free.
+const STARTS: usize = 5;
+
+/// What a gateway is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    server: Value,
+    stream: Value,
+    routes: Vec<Value>,
+    backends: Vec<Value>,
+    models: Vec<Value>,
+}
+
+/// A backend of a setup: its id is also its label.
+pub(crate) fn backend(id: &str, addr: SocketAddr) -> Value {
+    json!({"id": id, "label": id, "kind": "openai", "domain": "local", "base_url": format!("http://{addr}/v1"),
+        "api_key": BACKEND_KEY})
+}
+
+/// A chat model; the route names backends and their names of it.
+pub(crate) fn model(alias: &str, route: &[(&str, &str)]) -> Value {
+    let route: Vec<Value> = route.iter().map(|(backend, model)| json!({"backend": backend, "model": model})).collect();
+    json!({"alias": alias, "route": route})
+}
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        Self { server: json!({"threads": 2}), stream: json!({}), routes: vec![], backends: vec![], models: vec![] }
+    }
+
+    /// One backend `first` with one model `m`, known there as `upstream-name-of-m`.
+    pub(crate) fn with_upstream(addr: SocketAddr) -> Self {
+        Self::new().backend(backend("first", addr)).model(model("m", &[("first", "upstream-name-of-m")]))
+    }
+
+    /// Two backends `first` and `second` behind the model `m`.
+    pub(crate) fn with_fallback(first: SocketAddr, second: SocketAddr) -> Self {
+        Self::new()
+            .backend(backend("first", first))
+            .backend(backend("second", second))
+            .model(model("m", &[("first", "name-at-the-first"), ("second", "name-at-the-second-one")]))
+    }
+
+    pub(crate) fn server(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.server[key] = value.into();
+        self
+    }
+
+    pub(crate) fn stream(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.stream[key] = value.into();
+        self
+    }
+
+    pub(crate) fn route(mut self, route: Value) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    pub(crate) fn backend(mut self, backend: Value) -> Self {
+        self.backends.push(backend);
+        self
+    }
+
+    pub(crate) fn model(mut self, model: Value) -> Self {
+        self.models.push(model);
+        self
+    }
+
+    /// This model alone.
+    pub(crate) fn replace_models(mut self, model: Value) -> Self {
+        self.models = vec![model];
+        self
+    }
+
+    pub(crate) async fn start(self) -> Gateway {
+        let setup = self;
+        tokio::task::spawn_blocking(move || {
+            (0..STARTS).find_map(|_| setup.try_start()).expect("the gateway starts on some free port")
+        })
+        .await
+        .unwrap()
+        .healthy()
+        .await
+    }
+
+    fn try_start(&self) -> Option<Gateway> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("conf")).unwrap();
+        let write = |name: &str, content: &Value| std::fs::write(dir.path().join(name), content.to_string()).unwrap();
+        write(
+            "conf/gateway.yaml",
+            &json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends}),
+        );
+        write("conf/models.yaml", &json!({"version": 1, "models": self.models}));
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let (addr, admin) = free_addrs();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_dgx-gateway"))
+            .current_dir(dir.path())
+            .env_clear()
+            .env("DGX_GATEWAY_LISTEN", addr.to_string())
+            .env("DGX_GATEWAY_ADMIN_LISTEN", admin.to_string())
+            .env("DGX_GATEWAY_DATA_DIR", dir.path().join("data"))
+            .env("DGX_GATEWAY_DEFAULT_USER_ID", "alice")
+            .env("DGX_GATEWAY_LOG", "debug")
+            .env("RUST_API_BEARER", BEARER)
+            .env("RATE_LIMIT_PER_SECOND", "1000")
+            .env("RATE_LIMIT_BURST", "100000")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let gateway = Gateway { child, addr, admin, dir };
+        if said.contains("listens on") {
+            return Some(gateway);
+        }
+        let log = gateway.log();
+        assert!(log.contains("cannot be bound"), "the gateway does not start: {log}");
+        None
+    }
+}
+
+/// Two different addresses that were free a moment ago.
+fn free_addrs() -> (SocketAddr, SocketAddr) {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    (listeners[0].local_addr().unwrap(), listeners[1].local_addr().unwrap())
+}
+
+/// A running gateway; it is killed, and its log looked through for secrets, when dropped.
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    dir: TempDir,
+}
+
+impl Gateway {
+    async fn healthy(mut self) -> Self {
+        until("the gateway is healthy", async || {
+            assert!(self.child.try_wait().unwrap().is_none(), "the gateway ended: {}", self.log());
+            let Ok(mut client) = RawClient::connect(self.addr).await else { return false };
+            client.request(&http::Method::GET, "/healthz", &[], b"").await.is_ok()
+                && client.read_response().await.is_ok_and(|response| response.status == 200)
+        })
+        .await;
+        self
+    }
+
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// A new HTTP/1.1 connection.
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self.addr).await
+    }
+
+    /// A new HTTP/2 connection.
+    pub(crate) async fn h2(&self) -> H2Client {
+        H2Client::connect(self.addr).await.unwrap()
+    }
+
+    /// Posts a chat request on a connection of its own.
+    pub(crate) async fn chat(&self, body: impl AsRef<[u8]>) -> Answer {
+        self.client().await.chat(body).await
+    }
+
+    pub(crate) async fn metrics(&self) -> Metrics {
+        Metrics::scrape(self.admin).await
+    }
+
+    /// Waits until no request runs.
+    pub(crate) async fn idle(&self) {
+        until("no request runs", async || self.metrics().await.value("dgx_gateway_http_in_flight") == 0.0).await;
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the process ends", async || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap()
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        let log = self.log();
+        if std::thread::panicking() {
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            println!("the log ends with:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            return;
+        }
+        killed.unwrap();
+        for secret in [BEARER, BACKEND_KEY, PROMPT] {
+            assert!(!log.contains(secret), "{secret} stands in the log");
+        }
+        assert!(!log.contains("panicked"), "the gateway panicked: {log}");
+    }
+}
+
+/// Looks again and again until something is so.
+pub(crate) async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(SOON, async {
+        while !so().await {
+            tokio::time::sleep(LOOK).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "waited too long until {what}");
+}
+
+/// The result of something that happens at once.
+pub(crate) async fn soon<T>(what: &str, result: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, result).await.unwrap_or_else(|_| panic!("waited too long: {what}"))
+}
