@@ -55,7 +55,10 @@ const REFUSED: ErrorType = ErrorType::new("Refused");
 /// The gateway as the engine sees it.
 pub struct Gateway {
     world: Arc<ArcSwap<World>>,
+    /// Request bodies.
     held: Arc<HeldBytes>,
+    /// Answers; a budget of their own, so that a call that was made is not lost to uploads.
+    held_answers: Arc<HeldBytes>,
     connections: Arc<Connections>,
     metrics: Arc<CoreMetrics>,
     draining: Arc<Draining>,
@@ -79,12 +82,13 @@ impl Gateway {
     #[must_use]
     pub fn new(
         world: Arc<ArcSwap<World>>,
-        held: Arc<HeldBytes>,
+        max_held_bytes: usize,
         connections: Arc<Connections>,
         metrics: Arc<CoreMetrics>,
         draining: Arc<Draining>,
     ) -> Self {
-        Self { world, held, connections, metrics, draining, resolver: Resolver::default() }
+        let (held, held_answers) = (HeldBytes::new(max_held_bytes), HeldBytes::new(max_held_bytes));
+        Self { world, held, held_answers, connections, metrics, draining, resolver: Resolver::default() }
     }
 
     /// A failure before anything was sent: what do the filters say?
@@ -126,7 +130,7 @@ impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
 
     fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new(self.world.load_full(), self.held.share())
+        RequestCtx::new(self.world.load_full(), self.held.share(), self.held_answers.share())
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
@@ -259,7 +263,7 @@ impl ProxyHttp for Gateway {
         let piece = part.take().unwrap_or_default();
         let room = judged.max_bytes.saturating_sub(judged.body.len());
         judged.complete = piece.len() <= room;
-        if !ctx.held.raise_by(piece.len().min(room)) {
+        if !ctx.held_answer.raise_by(piece.len().min(room)) {
             return Err(refuse(ctx, body::overloaded()));
         }
         judged.body.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
@@ -313,7 +317,10 @@ impl ProxyHttp for Gateway {
                 ctx.attempt.stage = Stage::Broken;
                 return Err(refuse(ctx, error)); // without its end the client can tell that the answer is cut
             };
-            *part = Some(event);
+            *part = Some(match part.take() {
+                Some(before) => [before, event].concat().into(),
+                None => event,
+            });
             ctx.attempt.stage = Stage::Said;
             if let Some(replay) = &ctx.replay {
                 replay.cut();

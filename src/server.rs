@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use crate::admin;
 use crate::config::{Config, LogFormat, LogSettings, Overrides};
 use crate::plugins::Registry;
-use crate::proxy::{ConnectionGuard, Connections, Gateway, HeldBytes};
+use crate::proxy::{ConnectionGuard, Connections, Gateway};
 use crate::registry::{ADMIN_PAGES, greeting};
 use crate::shutdown::{DrainWatch, Draining};
 use crate::telemetry::{self, CoreMetrics};
@@ -151,9 +151,13 @@ fn public_service(
     draining: Arc<Draining>,
 ) -> Service<impl pingora::apps::ServerApp + use<>> {
     let connections = Arc::new(Connections::default());
-    let held = HeldBytes::new(config.server.max_held_bytes);
-    let gateway =
-        Gateway::new(Arc::new(ArcSwap::from_pointee(world)), held, Arc::clone(&connections), metrics, draining);
+    let gateway = Gateway::new(
+        Arc::new(ArcSwap::from_pointee(world)),
+        config.server.max_held_bytes,
+        Arc::clone(&connections),
+        metrics,
+        draining,
+    );
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2c = true;

@@ -20,8 +20,9 @@ pub struct ServerFile {
     /// Largest request body in bytes, after decoding; 1024 to 1073741824. Default 33554432.
     /// A larger one is answered 413. Environment: `MAX_BODY_BYTES`.
     pub max_body_bytes: Option<u64>,
-    /// Most bytes of request bodies held at one time by the whole process; at least `max_body_bytes`.
-    /// Default 1073741824. When it is spent, further bodies are answered 503.
+    /// Most bytes of request bodies held at one time by the whole process, and as many of answers that are held until
+    /// they are complete; at least `max_body_bytes`. Default 1073741824. When it is spent, further bodies are answered
+    /// 503.
     pub max_held_bytes: Option<u64>,
     /// Most connections at one time; 1 to 1000000. Default 20000. Further ones are closed at once.
     pub max_connections: Option<u64>,

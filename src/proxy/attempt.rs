@@ -111,6 +111,7 @@ impl RequestCtx {
             replay.prepare(request.body.clone(), request.timeouts);
         }
         self.attempt.stage = Stage::Waiting;
+        self.held_answer.give_back();
         self.attempt.request = Some(request);
         self.attempt.upstream = Some(Arc::clone(&upstream));
         Ok(Some(upstream))

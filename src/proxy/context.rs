@@ -99,6 +99,7 @@ pub struct RequestCtx {
     /// The request body, while it may still have to be sent.
     pub(super) body: Rope,
     pub(super) held: Held,
+    pub(super) held_answer: Held,
     /// Largest request body of the route.
     pub(super) max_body_bytes: usize,
     /// Bytes of a body that streams through.
@@ -114,7 +115,7 @@ pub struct RequestCtx {
 }
 
 impl RequestCtx {
-    pub(super) fn new(world: Arc<World>, held: Held) -> Self {
+    pub(super) fn new(world: Arc<World>, held: Held, held_answer: Held) -> Self {
         let request =
             RequestInfo { id: Arc::from(""), route: Arc::from(UNMATCHED), peer: None, started: Instant::now() };
         let shared = Shared {
@@ -131,6 +132,7 @@ impl RequestCtx {
             chain: Chain { exchanges: Vec::new(), shared, finished: false },
             body: Rope::new(),
             held,
+            held_answer,
             max_body_bytes: 0,
             streamed: 0,
             attempt: Attempt::default(),

@@ -55,7 +55,6 @@ async fn finds_a_model_however_its_id_is_written() {
 }
 
 #[tokio::test]
-#[ignore = "defect: the extractor of the endpoint answers text/plain"]
 async fn a_model_id_that_is_no_text_is_not_found() {
     let (gateway, _mock) = started(0).await;
     gateway.client().await.get("/v1/models/m%ff").await.is_error(404, "model_not_found", "path.id");

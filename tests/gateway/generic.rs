@@ -17,7 +17,7 @@ async fn started(upstream: std::net::SocketAddr) -> Gateway {
         .server("max_held_bytes", MIB)
         .route(json!({
             "path": "/files/{*rest}", "methods": ["GET", "POST"], "upstream": format!("http://{upstream}/prefix/"),
-            "forward_headers": ["x-wanted"],
+            "forward_headers": ["x-wanted"], "max_body_bytes": SIZE,
         }))
         .start()
         .await
@@ -34,6 +34,21 @@ fn arrived(answer: &Answer, mock: &MockUpstream, expected: &[u8], length: Option
     let headers = &seen["headers"];
     assert_eq!(headers["content-length"].as_str(), length.map(|length| length.to_string()).as_deref());
     assert_eq!(headers["transfer-encoding"].as_str(), length.is_none().then_some("chunked"));
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_of_the_route_is_refused_with_and_without_a_length() {
+    let mock = echo().await;
+    let gateway = started(mock.addr()).await;
+    let body = fill(SIZE + 1);
+    let answer = gateway.client().await.request(&Method::POST, "/files/a", &[], &body).await;
+    answer.is_error(413, "body_too_large", "");
+    let mut client = gateway.client().await;
+    client.head(&Method::POST, "/files/a", &[("transfer-encoding", "chunked")]).await;
+    for chunk in body.chunks(1_000_001) {
+        client.raw.send_chunk(chunk).await.unwrap();
+    }
+    client.answer().await.is_error(413, "body_too_large", "");
 }
 
 #[tokio::test]

@@ -76,7 +76,6 @@ async fn small_requests_pass_beside_a_large_one() {
 }
 
 #[tokio::test]
-#[ignore = "defect: the answer takes from the same budget, so the call is made, paid and then refused"]
 async fn the_largest_body_that_is_allowed_is_answered() {
     let (gateway, _mock) = started().await;
     gateway.chat(document(MIB, true, "").0).await.is_ok();

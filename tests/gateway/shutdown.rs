@@ -66,7 +66,7 @@ async fn a_second_signal_cuts_what_runs() {
     draining(&gateway).await;
     assert!(gateway.runs());
     gateway.signal("TERM");
-    assert_eq!(gateway.ended().await.code(), Some(0));
+    assert_eq!(gateway.ended().await.code(), Some(1));
     // the connection ended without the end of the body
     assert!(crate::harness::soon("the cut", client.raw.read_piece()).await.is_err());
 }

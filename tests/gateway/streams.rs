@@ -237,7 +237,6 @@ async fn an_error_event_inside_a_stream_ends_it_though_the_upstream_stays() {
 }
 
 #[tokio::test]
-#[ignore = "defect: the relay drops the events before an error that came in the same piece"]
 async fn an_error_event_loses_no_event_before_it_in_the_same_piece() {
     let (gateway, mut stage) = started().await;
     let (mut client, mut caller) = running(&gateway, &mut stage).await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
@@ -52,11 +53,12 @@ async fn list(State(service): State<Arc<Models>>, Extension(facts): Extension<Fa
 async fn one(
     State(service): State<Arc<Models>>,
     Extension(facts): Extension<Facts>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Item>, FilterError> {
     let catalog = service.catalog.load();
-    let found = catalog.find(&id, facts.get::<Principal>());
-    found.map(|slug| Json(item(slug))).ok_or_else(|| {
+    // an id that is no text is unknown, too
+    let found = id.ok().and_then(|Path(id)| catalog.find(&id, facts.get::<Principal>()).cloned());
+    found.map(|slug| Json(item(&slug))).ok_or_else(|| {
         FilterError::client(ErrorCode::ModelNotFound, "There is no such model. See GET /v1/models.").param("path.id")
     })
 }

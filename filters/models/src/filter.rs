@@ -220,7 +220,7 @@ impl Exchange for ModelsExchange {
         cx: &mut ExchangeCx<'_>,
     ) -> Result<(), FilterError> {
         if let Some(relay) = &mut self.relay {
-            *part = relay.push(part.take(), end)?;
+            relay.pass(part, end)?;
             if end && let Some(usage) = relay.usage() {
                 cx.facts.insert::<Usage>(usage);
             }

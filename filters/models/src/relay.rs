@@ -43,25 +43,32 @@ impl Relay {
         self.usage
     }
 
-    /// Takes a piece and gives what can leave. An error means that the stream is of no use from here on.
-    pub(crate) fn push(&mut self, piece: Option<Bytes>, end: bool) -> Result<Option<Bytes>, FilterError> {
+    /// Takes a piece and puts in its place what can leave. After an error the stream is of no use; what stands in
+    /// `part` then came before it and still leaves.
+    pub(crate) fn pass(&mut self, part: &mut Option<Bytes>, end: bool) -> Result<(), FilterError> {
         let mut out = Out::default();
+        let passed = self.events(part.take(), end, &mut out);
+        *part = out.take();
+        passed
+    }
+
+    fn events(&mut self, piece: Option<Bytes>, end: bool, out: &mut Out) -> Result<(), FilterError> {
         if let Some(piece) = piece {
             self.framer.push(piece);
             while let Some(event) = self.framer.next_event() {
                 let event = event.map_err(|error| unusable().source(error))?;
-                self.event(&event, &mut out)?;
+                self.event(&event, out)?;
             }
         }
         if end {
             while let Some(event) = self.framer.finish() {
-                self.event(&event, &mut out)?;
+                self.event(&event, out)?;
             }
             if !self.finished && !self.done {
                 return Err(unusable());
             }
         }
-        Ok(out.take())
+        Ok(())
     }
 
     fn event(&mut self, event: &Event, out: &mut Out) -> Result<(), FilterError> {
@@ -152,9 +159,13 @@ mod tests {
         let mut relay = Relay::new("slug".into(), usage);
         let mut out = Vec::new();
         for piece in stream.as_bytes().chunks(step) {
-            out.extend(relay.push(Some(Bytes::copy_from_slice(piece)), false)?.unwrap_or_default());
+            let mut part = Some(Bytes::copy_from_slice(piece));
+            relay.pass(&mut part, false)?;
+            out.extend(part.unwrap_or_default());
         }
-        out.extend(relay.push(None, true)?.unwrap_or_default());
+        let mut part = None;
+        relay.pass(&mut part, true)?;
+        out.extend(part.unwrap_or_default());
         Ok((String::from_utf8(out).unwrap(), relay.usage()))
     }
 
@@ -176,9 +187,12 @@ mod tests {
         let (role, _) = STREAM.split_at(
             STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap(),
         );
-        assert_eq!(relay.push(Some(Bytes::copy_from_slice(role.as_bytes())), false).unwrap(), None);
-        let left = relay.push(Some(Bytes::copy_from_slice(&STREAM.as_bytes()[role.len()..])), false).unwrap().unwrap();
-        assert_eq!(String::from_utf8(left.to_vec()).unwrap().matches("\"role\"").count(), 1);
+        let mut part = Some(Bytes::copy_from_slice(role.as_bytes()));
+        relay.pass(&mut part, false).unwrap();
+        assert_eq!(part, None);
+        let mut part = Some(Bytes::copy_from_slice(&STREAM.as_bytes()[role.len()..]));
+        relay.pass(&mut part, false).unwrap();
+        assert_eq!(String::from_utf8(part.unwrap().to_vec()).unwrap().matches("\"role\"").count(), 1);
     }
 
     #[test]
@@ -186,6 +200,16 @@ mod tests {
         let stream = STREAM.replace(r#""choices":[],"usage""#, r#""choices":[{"index":0,"delta":{}}],"usage""#);
         assert_eq!(run(&stream, 9, false).unwrap().0.matches("data: ").count(), 4);
         assert_eq!(run(&stream, 9, true).unwrap().0.matches("data: ").count(), 5);
+    }
+
+    #[test]
+    fn events_before_an_error_in_the_same_piece_still_leave() {
+        let (good, _) =
+            STREAM.split_at(STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},").unwrap());
+        let mut relay = Relay::new("slug".into(), false);
+        let mut part = Some(Bytes::from(format!("{good}data: {{\"error\":{{\"message\":\"x\"}}}}\n\n")));
+        assert!(relay.pass(&mut part, false).is_err());
+        assert_eq!(String::from_utf8(part.unwrap().to_vec()).unwrap().matches("data: ").count(), 2);
     }
 
     #[test]
