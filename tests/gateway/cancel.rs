@@ -176,7 +176,6 @@ async fn a_client_of_completions_that_leaves_is_seen_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "defect: with the last piece in a full pipe the engine looks at the client no more until the upstream answers"]
 async fn a_client_of_embeddings_that_leaves_is_seen_at_once() {
     let mut stage = Stage::open().await;
     let mut vectors = crate::harness::model("vectors", &[("first", "x")]);
@@ -187,7 +186,6 @@ async fn a_client_of_embeddings_that_leaves_is_seen_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "defect: with the last piece in a full pipe the engine looks at the client no more until the upstream answers"]
 async fn a_client_that_leaves_after_a_large_upload_is_seen_at_once() {
     let mut stage = Stage::open().await;
     let gateway = Setup::with_upstream(stage.addr).start().await;
@@ -198,7 +196,6 @@ async fn a_client_that_leaves_after_a_large_upload_is_seen_at_once() {
 }
 
 #[tokio::test]
-#[ignore = "defect: with the last piece in a full pipe the engine keeps no time limit until the upstream answers"]
 async fn the_total_time_holds_after_an_upload_of_any_size() {
     let mut stage = Stage::open().await;
     let mut vectors = crate::harness::model("vectors", &[("first", "x")]);
