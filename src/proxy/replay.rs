@@ -74,6 +74,7 @@ impl ReplayHandle {
             mark: Instant::now(),
             any_byte: false,
             begun: false,
+            answered: false,
             timer: None,
             pending_head: None,
             holding: false,
@@ -143,6 +144,8 @@ struct Replay {
     any_byte: bool,
     /// Some byte of the answer has left.
     begun: bool,
+    /// Something of the response has arrived.
+    answered: bool,
     timer: Option<Pin<Box<Sleep>>>,
     /// A response head that leaves with the first bytes of its body, so that a failure before them is still a
     /// real error or another attempt.
@@ -178,6 +181,7 @@ impl Replay {
         self.mark = Instant::now();
         self.any_byte = false;
         self.begun = false;
+        self.answered = false;
         self.pending_head = None;
         self.holding = false;
         self.timer = None;
@@ -352,6 +356,7 @@ impl CustomSession for Replay {
             self.any_byte = true;
             self.timer = None; // another limit counts from here
         }
+        self.answered = true;
         self.holding = self.holding || lock(&self.control).hold;
         let written = if self.holding { self.write_held(tasks).await } else { self.write_through(tasks).await };
         self.mark = Instant::now();
@@ -394,8 +399,11 @@ impl CustomSession for Replay {
         self.genuine_mut().shutdown().await;
     }
 
+    /// Not before the response begins: when the body is done while its last piece fills the pipe to the upstream,
+    /// the engine looks at nothing but the response, neither at the client nor at our limits. An upstream of HTTP/1.1
+    /// knows the length and needs no other end; one of HTTP/2 would wait for the end of the stream.
     fn is_body_done(&mut self) -> bool {
-        self.exhausted()
+        self.exhausted() && self.answered
     }
 
     async fn finish(&mut self) -> Result<()> {

@@ -151,6 +151,20 @@ async fn path_query_and_listed_headers_pass_and_others_do_not() {
 }
 
 #[tokio::test]
+async fn a_client_that_expects_100_gets_it() {
+    let mock = echo().await;
+    let gateway = started(mock.addr()).await;
+    let mut client = gateway.client().await;
+    for _ in 0..2 {
+        client.head(&Method::POST, "/files/a", &[("content-length", "5"), ("expect", "100-continue")]).await;
+        let (interim, _) = soon("the interim answer", client.raw.read_interim()).await.unwrap();
+        assert_eq!(interim.as_u16(), 100);
+        client.raw.send(b"hello").await.unwrap();
+        arrived(&client.answer().await, &mock, b"hello", Some(5));
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_down_is_a_real_error() {
     let gateway = started(dgx_gateway_testkit::mock::dead_addr().await.unwrap()).await;
     let mut client = gateway.client().await;

@@ -55,6 +55,30 @@ async fn different_kinds_of_requests_share_a_connection() {
 }
 
 #[tokio::test]
+async fn a_client_of_http_1_0_gets_no_chunks_and_the_end_of_its_connection() {
+    let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
+    let gateway = Setup::with_upstream(mock.addr()).start().await;
+    for stream in [false, true] {
+        let body = request(stream);
+        let mut client = gateway.client().await;
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.0\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+            crate::harness::BEARER,
+            body.len()
+        );
+        client.raw.send(head).await.unwrap();
+        let (status, headers) = client.read_head().await;
+        assert_eq!((status, headers.get("transfer-encoding")), (200, None), "{stream}");
+        let mut text = String::new();
+        while let Some(piece) = client.piece().await {
+            text.push_str(&piece);
+        }
+        assert_eq!(text.ends_with("data: [DONE]\n\n"), stream, "{text}");
+        assert!(client.is_closed().await);
+    }
+}
+
+#[tokio::test]
 async fn a_pooled_connection_that_died_is_replaced_without_the_client_noticing() {
     let mut stage = Stage::open().await;
     let gateway = Setup::with_upstream(stage.addr).start().await;

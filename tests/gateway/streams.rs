@@ -237,6 +237,42 @@ async fn an_error_event_inside_a_stream_ends_it_though_the_upstream_stays() {
 }
 
 #[tokio::test]
+async fn an_error_event_over_http2_ends_the_stream_though_the_upstream_stays() {
+    let (gateway, mut stage) = started().await;
+    let mut client = gateway.h2().await;
+    let head =
+        Request::post(format!("http://{}{CHAT}", gateway.addr)).header("authorization", format!("Bearer {BEARER}"));
+    let mut exchange = client.start(head.body(()).unwrap()).await.unwrap();
+    exchange.send(request(None).into()).await.unwrap();
+    exchange.end().unwrap();
+    let mut caller = stage.caller().await;
+    caller.begin_stream().await;
+    caller.chunk(chunk_of_stream(UPSTREAM, "first")).await;
+    soon("the head", exchange.read_head()).await.unwrap();
+    soon("the first event", exchange.read_piece()).await.unwrap();
+    caller.chunk("data: {\"error\":{\"message\":\"x\",\"code\":500}}\n\n").await;
+    let mut text = String::new();
+    while let Some(piece) = soon("the rest", exchange.read_piece()).await.unwrap() {
+        text.push_str(std::str::from_utf8(&piece).unwrap());
+    }
+    ends_with_error(&text, "upstream_error");
+    caller.gone(std::time::Instant::now()).await;
+}
+
+#[tokio::test]
+async fn completions_stream_as_chats_do() {
+    let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
+    let gateway = Setup::with_upstream(mock.addr()).start().await;
+    let body = json!({"model": "m", "stream": true, "prompt": "hi"}).to_string();
+    let mut client = gateway.client().await;
+    for path in ["/v1/completions", "/completions", "/v1/completions/"] {
+        let answer = client.request(&http::Method::POST, path, &[], body.as_bytes()).await;
+        assert!(answer.is_ok().text().ends_with("data: [DONE]\n\n"), "{path}");
+        assert!(answer.text().contains("\"model\":\"m\"") && !answer.text().contains(UPSTREAM));
+    }
+}
+
+#[tokio::test]
 async fn an_error_event_loses_no_event_before_it_in_the_same_piece() {
     let (gateway, mut stage) = started().await;
     let (mut client, mut caller) = running(&gateway, &mut stage).await;
