@@ -13,9 +13,9 @@ use dgx_gateway::server::{self, Ended, StartError};
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
 
-/// An LLM gateway in front of vLLM, LiteLLM, Ollama and cloud providers.
+/// What was asked for.
 #[derive(Parser)]
-#[command(name = "dgx-gateway", version, about)]
+#[command(name = "dgx-gateway", version, about = env!("CARGO_PKG_DESCRIPTION"), long_about = None)]
 struct Cli {
     /// Configuration file. Default: conf/gateway.yaml, if it exists.
     #[arg(long, global = true, value_name = "FILE")]

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use dgx_gateway_filter::exchange::RequestInfo;
-use dgx_gateway_filter::facts::{ModelChoice, Principal};
+use dgx_gateway_filter::facts::{Principal, Subject};
 use dgx_gateway_filter::{Facts, Outcome};
 use http::Method;
 use pingora::Error;
@@ -147,7 +147,7 @@ impl CoreMetrics {
             http.method = method(&head.method),
             http.status = status,
             tenant.id = tenant,
-            model.slug = facts.get::<ModelChoice>().map(|choice| &*choice.slug),
+            subject = facts.get::<Subject>().map(|subject| &*subject.0),
             error.code = code.map(|code| code.as_str()),
             outcome = outcome_word(outcome),
             duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),

@@ -288,7 +288,7 @@ async fn a_storm_of_clients_that_leave_at_any_moment_leaves_nothing_behind() {
     }
     gateway.idle().await;
     let metrics = gateway.metrics().await;
-    assert_eq!(metrics.value("dgx_gateway_http_in_flight"), 0.0);
+    assert_eq!(metrics.sum("dgx_gateway_http_in_flight"), 0.0);
     assert!(gateway.runs());
     assert_eq!(mock.requests().iter().filter(|request| !request.ending.is_final()).count(), 0);
     gateway.chat(request(true)).await.is_ok();

@@ -78,6 +78,27 @@ async fn a_chunked_body_passes_and_stays_chunked() {
 }
 
 #[tokio::test]
+async fn bodies_of_every_size_pass_however_they_are_sent() {
+    let mock = echo().await;
+    let gateway = started(mock.addr()).await;
+    let mut h2 = gateway.h2().await;
+    for size in [0, 1, 64 * 1024, 64 * 1024 + 1, MIB] {
+        let body = Bytes::from(fill(size));
+        let mut client = gateway.client().await;
+        let answer = client.request(&Method::POST, "/files/a", &[], &body).await;
+        arrived(&answer, &mock, &body, Some(size));
+        client.head(&Method::POST, "/files/b", &[("transfer-encoding", "chunked")]).await;
+        for chunk in body.chunks(10_007) {
+            client.raw.send_chunk(chunk).await.unwrap();
+        }
+        client.raw.send_chunk(b"").await.unwrap();
+        arrived(&client.answer().await, &mock, &body, None);
+        let answer = post_h2(&mut h2, gateway.addr, "/files/c", body.clone(), true).await;
+        arrived(&answer, &mock, &body, Some(size));
+    }
+}
+
+#[tokio::test]
 async fn bodies_over_http2_pass_with_and_without_a_length() {
     let mock = echo().await;
     let gateway = started(mock.addr()).await;

@@ -205,7 +205,7 @@ impl Gateway {
 
     /// Waits until no request runs.
     pub(crate) async fn idle(&self) {
-        until("no request runs", async || self.metrics().await.value("dgx_gateway_http_in_flight") == 0.0).await;
+        until("no request runs", async || self.metrics().await.sum("dgx_gateway_http_in_flight") == 0.0).await;
     }
 
     pub(crate) fn signal(&self, name: &str) {

@@ -125,6 +125,10 @@ pub struct ModelTraits {
     pub accepts_image_url: bool,
 }
 
+/// What a request is about, in words of a catalog: the field `subject` of its log line. Never what a client invents.
+#[derive(Clone, Debug)]
+pub struct Subject(pub Arc<str>);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
-use dgx_gateway_filter::facts::{ModelChoice, ModelTraits, Principal, Usage};
+use dgx_gateway_filter::facts::{ModelChoice, ModelTraits, Principal, Subject, Usage};
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow,
@@ -134,6 +134,7 @@ impl Exchange for ModelsExchange {
             alias: Arc::clone(&chosen.model.alias),
             stream: chosen.stream,
         });
+        cx.facts.insert(Subject(Arc::clone(&chosen.slug)));
         cx.facts.insert(ModelTraits {
             image_input: chosen.model.image_input,
             accepts_image_url: chosen.model.accepts_image_url,

@@ -19,6 +19,15 @@ impl Metrics {
         Self(response.text())
     }
 
+    /// The sum over all series of a name, of which there must be one: a gauge that is gone is not 0.
+    pub(crate) fn sum(&self, name: &str) -> f64 {
+        let series =
+            self.0.lines().filter_map(|line| line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])));
+        let values: Vec<f64> = series.map(|rest| rest.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+        assert!(!values.is_empty(), "there is no {name}");
+        values.iter().sum()
+    }
+
     /// The value of a series, written as the format writes it; 0 when there is none.
     pub(crate) fn value(&self, series: &str) -> f64 {
         let line = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
