@@ -71,24 +71,12 @@ impl Rope {
     /// Reads a range; borrows when it lies within one piece. A range past the end is cut.
     #[must_use]
     pub fn read(&self, range: Range<usize>) -> Cow<'_, [u8]> {
-        let mut out = Vec::new();
-        let mut at = 0;
-        for part in &self.parts {
-            let (start, end) = (at, at + part.len());
-            at = end;
-            if end <= range.start {
-                continue;
-            }
-            if start >= range.end {
-                break;
-            }
-            let slice = part.get(range.start.saturating_sub(start)..range.end.min(end) - start).unwrap_or_default();
-            if range.start >= start && range.end <= end {
-                return Cow::Borrowed(slice);
-            }
-            out.extend_from_slice(slice);
+        let mut slices = self.slices(range).map(|(part, within)| part.get(within).unwrap_or_default());
+        let first = slices.next().unwrap_or_default();
+        match slices.next() {
+            None => Cow::Borrowed(first),
+            Some(second) => Cow::Owned([first, second].into_iter().chain(slices).collect::<Vec<_>>().concat()),
         }
-        Cow::Owned(out)
     }
 
     /// A new rope with the patches applied; shares all other bytes.
@@ -112,18 +100,20 @@ impl Rope {
     }
 
     fn copy_into(&self, out: &mut Self, range: Range<usize>) {
+        for (part, within) in self.slices(range) {
+            out.push(part.slice(within));
+        }
+    }
+
+    /// The pieces that hold a range, each with the part of the range in it.
+    fn slices(&self, range: Range<usize>) -> impl Iterator<Item = (&Bytes, Range<usize>)> {
         let mut at = 0;
-        for part in &self.parts {
+        self.parts.iter().filter_map(move |part| {
             let (start, end) = (at, at + part.len());
             at = end;
-            if end <= range.start {
-                continue;
-            }
-            if start >= range.end {
-                break;
-            }
-            out.push(part.slice(range.start.saturating_sub(start)..range.end.min(end) - start));
-        }
+            let within = range.start.max(start)..range.end.min(end);
+            (within.start < within.end).then(|| (part, within.start - start..within.end - start))
+        })
     }
 }
 
