@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 pub use self::entry::Entry;
 pub(crate) use self::entry::ordered;
-pub(crate) use self::read::{Sources, discovered, is_slug, read};
+pub(crate) use self::read::{Sources, discovered, discovered_entry, is_slug, read};
 use crate::backend::{Backend, Protocol};
 use crate::glob::matches;
 

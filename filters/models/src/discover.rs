@@ -9,7 +9,7 @@ use dgx_gateway_filter::upstream::Address;
 use serde::Deserialize;
 
 use crate::backend::{Backend, BackendKind, Domain};
-use crate::catalog::{Catalog, ModelKind, Slug, discovered, is_slug};
+use crate::catalog::{Catalog, Entry, ModelKind, Slug, discovered, discovered_entry, is_slug};
 use crate::service::Models;
 use crate::settings::BackendFile;
 
@@ -151,21 +151,33 @@ async fn list(client: &reqwest::Client, backend: &Backend, url: &str) -> Result<
     serde_json::from_slice::<List>(&body).map(|list| list.data).map_err(|_| "the list is not JSON")
 }
 
-/// The catalog with exactly these models of a backend; a name that another backend offered first stays its.
-/// Slugs that stay are the same ones: their entries know their failures and until when they rest.
+/// The catalog with exactly these models of a backend. A model that several backends offer has a route over all of
+/// them, in their order. Entries that stay are the same ones: they know their failures and until when they rest.
 fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Catalog {
-    let ours = |slug: &Slug| slug.entries.iter().any(|entry| Arc::ptr_eq(&entry.backend, backend));
-    let offered = |slug: &Slug| found.iter().any(|model| *model.id == *slug.id);
-    let kept = catalog.slugs().iter().filter(|slug| !ours(slug) || offered(slug)).cloned();
-    let new = found.iter().filter(|model| !catalog.slugs().iter().any(|slug| *slug.id == *model.id));
-    let new = new.map(|model| Arc::new(discovered(&model.id, kind_of(&model.id), backend, model.max_model_len)));
+    let of_backend = |entry: &&Arc<Entry>| Arc::ptr_eq(&entry.backend, backend);
+    let place = |entry: &Arc<Entry>| catalog.backends.iter().position(|known| Arc::ptr_eq(known, &entry.backend));
+    let mut slugs: Vec<Arc<Slug>> = Vec::new();
+    for slug in catalog.slugs() {
+        let offered = found.iter().any(|model| *model.id == *slug.id);
+        if slug.entries.iter().any(|entry| of_backend(&entry)) == offered {
+            slugs.push(Arc::clone(slug));
+            continue;
+        }
+        let mut entries: Vec<Arc<Entry>> = slug.entries.iter().filter(|entry| !of_backend(entry)).cloned().collect();
+        if let Some(model) = found.iter().find(|model| *model.id == *slug.id) {
+            entries.push(Arc::new(discovered_entry(&model.id, backend, model.max_model_len)));
+        }
+        entries.sort_by_key(place);
+        if !entries.is_empty() {
+            slugs.push(Arc::new(discovered(&slug.id, slug.model.kind, entries)));
+        }
+    }
+    for model in found.iter().filter(|model| !catalog.slugs().iter().any(|slug| *slug.id == *model.id)) {
+        let entry = Arc::new(discovered_entry(&model.id, backend, model.max_model_len));
+        slugs.push(Arc::new(discovered(&model.id, kind_of(&model.id), vec![entry])));
+    }
     // backends keep their order in the list, whoever was found first
-    let mut slugs: Vec<Arc<Slug>> = kept.chain(new).collect();
-    let place = |slug: &Arc<Slug>| {
-        let entry = slug.entries.first()?;
-        catalog.backends.iter().position(|known| Arc::ptr_eq(known, &entry.backend))
-    };
-    slugs.sort_by_key(place);
+    slugs.sort_by_key(|slug| slug.entries.first().and_then(place));
     Catalog::new(slugs, catalog.backends.clone())
 }
 
@@ -176,5 +188,51 @@ fn kind_of(id: &str) -> ModelKind {
         ModelKind::Embedding
     } else {
         ModelKind::Chat
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dgx_gateway_filter::upstream::EmbeddedUpstreams;
+
+    fn backends() -> Vec<Arc<Backend>> {
+        let files = usual(None, false);
+        let build = |file| crate::backend::check(file, "b", 1, &EmbeddedUpstreams::default(), &mut Vec::new()).unwrap();
+        files.iter().map(|file| Arc::new(build(file))).collect()
+    }
+
+    fn found(ids: &[&str]) -> Vec<Found> {
+        ids.iter().map(|id| Found { id: (*id).to_owned(), max_model_len: None }).collect()
+    }
+
+    fn shape(catalog: &Catalog) -> String {
+        let slug = |slug: &Arc<Slug>| {
+            let labels: Vec<&str> = slug.entries.iter().map(|entry| &*entry.backend.label).collect();
+            format!("{}: {}", slug.id, labels.join(" "))
+        };
+        catalog.slugs().iter().map(slug).collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn a_model_of_several_backends_has_a_route_over_all_of_them_in_their_order() {
+        let backends = backends();
+        let [vllm, litellm, _] = &backends[..] else { panic!() };
+        let catalog = with_models(&Catalog::new(Vec::new(), backends.clone()), litellm, &found(&["m", "canned"]));
+        assert_eq!(shape(&catalog), "m: litellm, canned: litellm");
+        let catalog = with_models(&catalog, vllm, &found(&["m"]));
+        assert_eq!(shape(&catalog), "m: vllm litellm, canned: litellm");
+        let catalog = with_models(&catalog, litellm, &found(&["canned"]));
+        assert_eq!(shape(&catalog), "m: vllm, canned: litellm");
+        assert_eq!(shape(&with_models(&catalog, vllm, &[])), "canned: litellm");
+    }
+
+    #[test]
+    fn an_entry_that_stays_keeps_its_history() {
+        let backends = backends();
+        let catalog = with_models(&Catalog::new(Vec::new(), backends.clone()), &backends[1], &found(&["m"]));
+        let entry = Arc::clone(&catalog.slugs()[0].entries[0]);
+        let catalog = with_models(&catalog, &backends[0], &found(&["m"]));
+        assert!(Arc::ptr_eq(&entry, &catalog.slugs()[0].entries[1]));
     }
 }

@@ -200,20 +200,23 @@ pub(crate) fn is_slug(text: &str) -> bool {
         && !text.contains("//")
 }
 
-/// A model that a backend reported itself.
-pub(crate) fn discovered(alias: &str, kind: ModelKind, backend: &Arc<Backend>, max_model_len: Option<u64>) -> Slug {
-    let alias: Arc<str> = alias.into();
-    let entry = Entry {
+/// The entry of a model that a backend reported itself.
+pub(crate) fn discovered_entry(name: &str, backend: &Arc<Backend>, max_model_len: Option<u64>) -> Entry {
+    Entry {
         backend: Arc::clone(backend),
-        model: Arc::clone(&alias),
-        alias: Arc::clone(&alias),
+        model: name.into(),
+        alias: name.into(),
         floor: None,
         quantization: None,
         group: None,
         configured_window: max_model_len,
         history: History::default(),
-    };
-    let route = vec![Arc::new(entry)];
+    }
+}
+
+/// A model that backends reported themselves.
+pub(crate) fn discovered(alias: &str, kind: ModelKind, route: Vec<Arc<Entry>>) -> Slug {
+    let alias: Arc<str> = alias.into();
     let embedding = EmbeddingCaps {
         dimensions: None,
         dimensions_supported: true,
