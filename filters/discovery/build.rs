@@ -14,7 +14,7 @@ fn main() {
     let sha = git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "0".repeat(40));
     println!("cargo::rustc-env=GATEWAY_GIT_SHA={sha}");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|value| value.parse().ok()).unwrap_or(now);
+    let epoch = std::env::var_os("SOURCE_DATE_EPOCH").and_then(|value| value.to_str()?.parse().ok()).unwrap_or(now);
     println!("cargo::rustc-env=GATEWAY_BUILD_EPOCH={}", epoch - epoch % 86_400);
 }
 
