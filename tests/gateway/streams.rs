@@ -318,6 +318,21 @@ async fn an_error_event_with_more_behind_it_loses_no_event_before_it() {
 }
 
 #[tokio::test]
+async fn a_stream_that_breaks_off_after_its_finish_is_complete() {
+    let (gateway, mut stage) = started().await;
+    for marked in [false, true] {
+        let (mut client, mut caller) = running(&gateway, &mut stage).await;
+        let end = if marked { finish_of_stream(UPSTREAM) + "data: [DONE]\n\n" } else { finish_of_stream(UPSTREAM) };
+        caller.chunk(&end).await;
+        assert_eq!(client.piece().await.unwrap(), end.replace(UPSTREAM, "m"));
+        caller.reset();
+        assert_eq!(rest(&mut client).await, "", "nothing follows, and the body has its end");
+    }
+    gateway.idle().await;
+    assert!(!gateway.log().contains("\"outcome\":\"cut\""), "{}", gateway.log());
+}
+
+#[tokio::test]
 async fn a_silent_stream_ends_with_an_error_after_the_idle_time() {
     let mut stage = Stage::open().await;
     let gateway = Setup::with_upstream(stage.addr).stream("idle_timeout_seconds", 1).start().await;

@@ -349,6 +349,14 @@ impl ModelsExchange {
     }
 
     fn judge_failure(&mut self, failure: AttemptFailure) -> Verdict {
+        // the attempt has been counted, and nothing brings another one
+        if let Some(relay) = self.relay.as_ref().filter(|relay| relay.left()) {
+            return if relay.complete() {
+                Verdict::Relay
+            } else {
+                Verdict::Fail(Box::new(judge::last_failure(failure)))
+            };
+        }
         self.came(Came::Failed(failure));
         if let Some((_, entry)) = self.serving()
             && failure == AttemptFailure::Connect
