@@ -318,6 +318,15 @@ async fn an_error_event_with_more_behind_it_loses_no_event_before_it() {
 }
 
 #[tokio::test]
+async fn an_error_in_place_of_a_stream_counts_as_the_status_that_it_names() {
+    let (gateway, mut stage) = started().await;
+    let mut client = gateway.client().await;
+    client.send_chat(request(None)).await;
+    stage.caller().await.answer("{\"error\":{\"message\":\"bad words\",\"code\":400}}").await;
+    client.answer().await.is_error(400, "upstream_bad_request", "");
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_off_after_its_finish_is_complete() {
     let (gateway, mut stage) = started().await;
     for marked in [false, true] {

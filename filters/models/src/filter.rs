@@ -309,10 +309,11 @@ impl ModelsExchange {
         }
         self.came(Came::Status(head.status.as_u16()));
         let Some((chosen, _)) = self.serving() else { return Verdict::Next };
-        if !complete || chosen.stream {
+        if !complete {
             return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
         }
         match rewrite_body(body, &chosen.shown) {
+            Ok(_) if chosen.stream => self.next_or(|| judge::last_failure(AttemptFailure::Reset)),
             Ok(answer) => {
                 self.answer = Some(answer);
                 Verdict::Relay
