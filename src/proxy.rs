@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, RequestInfo, Rope};
-use http::{Version, header};
+use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -227,6 +227,11 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // nobody asked for it, and the engine would wait for ever for what follows
+            let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
+            return Err(retry(session, &next));
+        }
         if response.status.is_informational() {
             return Ok(());
         }

@@ -327,6 +327,19 @@ async fn an_error_in_place_of_a_stream_counts_as_the_status_that_it_names() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_switches_protocols_unasked_is_an_error_at_once() {
+    let (gateway, mut stage) = started().await;
+    for stream in ["true", "false"] {
+        let mut client = gateway.client().await;
+        client.send_chat(request(None).replace("true", stream)).await;
+        let mut caller = stage.caller().await;
+        caller.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nhello").await;
+        client.answer().await.is_error(502, "upstream_error", "");
+    }
+    gateway.idle().await;
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_off_after_its_finish_is_complete() {
     let (gateway, mut stage) = started().await;
     for marked in [false, true] {
