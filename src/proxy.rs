@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, RequestInfo, Rope};
-use http::{Version, header};
+use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -227,6 +227,11 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // nobody asked for it, and the engine would wait for ever for what follows
+            let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
+            return Err(retry(session, &next));
+        }
         if response.status.is_informational() {
             return Ok(());
         }
@@ -297,7 +302,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Duration>> {
         match ctx.attempt.stage {
             Stage::Held(_) | Stage::Released => return Ok(None),
-            Stage::Broken | Stage::Said => {
+            Stage::Broken | Stage::Complete | Stage::Said => {
                 *part = None; // the wrapper stops the engine once the error has been written
                 return if ctx.replay.is_some() { Ok(None) } else { Err(Error::new(REFUSED)) };
             }
@@ -386,7 +391,11 @@ impl ProxyHttp for Gateway {
             }
             _ if ctx.failure.is_some() => Next::Fail,
             _ if !untouched => {
-                ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure)));
+                if matches!(ctx.attempt.stage, Stage::Relaying) && ctx.is_complete(session.req_header(), failure) {
+                    ctx.attempt.stage = Stage::Complete;
+                } else {
+                    ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure)));
+                }
                 Next::Fail
             }
             _ => ctx.judge(session.req_header(), &AttemptResult::Failed(failure)),
@@ -401,16 +410,21 @@ impl ProxyHttp for Gateway {
         }
         let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
         let said = matches!(ctx.attempt.stage, Stage::Said);
-        let ended = said || matches!(ctx.attempt.stage, Stage::Broken);
+        let complete = matches!(ctx.attempt.stage, Stage::Complete);
+        let ended = said || complete || matches!(ctx.attempt.stage, Stage::Broken);
         let failure = match ctx.failure.take() {
             _ if client_left || ended => None,
             Some(failure) => Some(failure),
             None => Some(FilterError::internal(error.to_string())),
         };
         let mut status = 0;
-        if said && (is_ours(error) || *error.esource() != ErrorSource::Downstream) {
-            // the error was the last event: end the body properly
-            if let Err(error) = session.write_response_body(None, true).await {
+        if (said || complete) && (is_ours(error) || *error.esource() != ErrorSource::Downstream) {
+            let mut last = None;
+            if complete && let Err(error) = ctx.response_chunk(session.req_header(), &mut last, true) {
+                tracing::debug!(%error, "the end of a complete answer was not understood");
+            }
+            // the error, or the finish, was the last event: end the body properly
+            if let Err(error) = session.write_response_body(last, true).await {
                 tracing::debug!(%error, "the client left before the end of its stream");
             }
         }

@@ -1,4 +1,5 @@
-//! The only file that names plug-ins: which kinds this binary has, and what it tells an operator at the start.
+//! The only file that names plug-ins: which kinds this binary has, the shape of the file that one of
+//! them reads, and what it tells an operator at the start.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +31,12 @@ pub fn registry() -> Registry {
         .endpoint::<dgx_gateway_discovery::Health>()
         .endpoint::<dgx_gateway_discovery::Pages>()
         .endpoint::<dgx_gateway_models::ListEndpoint>()
+}
+
+/// JSON Schema of the models file, the one file beside `gateway.yaml` whose shape is generated.
+#[must_use]
+pub fn models_file() -> schemars::Schema {
+    schemars::schema_for!(dgx_gateway_models::CatalogFile)
 }
 
 /// What a gateway without tokens tells the operator: its bearer once, and how to use it. `None` when tokens are

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use dgx_gateway::config::{CoreFile, RouteEnd, parse_routes};
 use dgx_gateway::plugins::Registry;
+use dgx_gateway::registry::models_file;
 use serde_json::{Map, Value, json};
 
 /// Depth at which a schema that refers to itself is cut.
@@ -57,7 +58,7 @@ pub(crate) fn gateway(registry: &Registry) -> Value {
 
 /// JSON Schema of the models file.
 pub(crate) fn models() -> Value {
-    let mut schema = schemars::schema_for!(dgx_gateway_models::CatalogFile).to_value();
+    let mut schema = models_file().to_value();
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("title".to_owned(), "models.yaml of dgx-gateway".into());
         schema.remove("description");

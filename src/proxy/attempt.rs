@@ -12,7 +12,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType};
 
-use super::context::RequestCtx;
+use super::context::{Chain, RequestCtx};
 use super::replay::{STALLED, TOTAL};
 use crate::route::{End, Route};
 
@@ -50,6 +50,8 @@ pub(super) struct Judged {
 pub(super) enum Stage {
     /// It was broken off, because its protocol cannot say an error in it.
     Broken,
+    /// It broke off, and a filter knows that nothing of the answer is missing.
+    Complete,
     /// It is read before it is judged; the client sees nothing of it.
     Held(Box<Judged>),
     /// It was held, judged, and let go as a whole: its hooks have run.
@@ -129,15 +131,15 @@ impl RequestCtx {
         step.unwrap_or(total) + AFTER_LIMITS
     }
 
+    /// The first opinion of a filter, in reverse order.
+    fn opinion(&mut self, head: &http::request::Parts, result: &AttemptResult<'_>) -> Option<Verdict> {
+        let Chain { exchanges, shared, .. } = &mut self.chain;
+        exchanges.iter_mut().rev().find_map(|exchange| exchange.judge(result, &mut shared.cx(head)))
+    }
+
     /// Asks the filters what to do with a result, and settles what that means here and now.
     pub(super) fn judge(&mut self, head: &http::request::Parts, result: &AttemptResult<'_>) -> Next {
-        let mut verdict = None;
-        for exchange in self.chain.exchanges.iter_mut().rev() {
-            verdict = exchange.judge(result, &mut self.chain.shared.cx(head));
-            if verdict.is_some() {
-                break;
-            }
-        }
+        let verdict = self.opinion(head, result);
         let verdict = verdict.unwrap_or(match result {
             AttemptResult::Failed(AttemptFailure::Total) => Verdict::Fail(Box::new(exhausted(result))),
             AttemptResult::Failed(_) => Verdict::Next,
@@ -160,6 +162,11 @@ impl RequestCtx {
             Verdict::Next => self.fail(exhausted(result)),
             Verdict::Fail(error) => self.fail(*error),
         }
+    }
+
+    /// The response broke off after its head had left: does a filter know that nothing of the answer is missing?
+    pub(super) fn is_complete(&mut self, head: &http::request::Parts, failure: AttemptFailure) -> bool {
+        matches!(self.opinion(head, &AttemptResult::Failed(failure)), Some(Verdict::Relay))
     }
 
     /// Whether the request can be sent once more: its body is held, or nothing of it has been sent yet.
@@ -260,6 +267,9 @@ impl RequestCtx {
     pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
             (Some(_), _, Some(code)) if matches!(self.attempt.stage, Stage::Broken | Stage::Said) => Outcome::Cut(code),
+            (Some(status), _, None) if matches!(self.attempt.stage, Stage::Complete) => {
+                Outcome::Answered { status, code: None }
+            }
             (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },
             _ => Outcome::ClientLeft,
         }

@@ -20,7 +20,7 @@ const AHEAD: usize = 1024 * 1024;
 /// When to come back after the budget of held bytes was spent.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Bytes of request bodies held by the whole process.
+/// Bytes of bodies of one kind, requests or answers, held by the whole process.
 #[derive(Debug)]
 pub struct HeldBytes {
     limit: usize,
@@ -172,7 +172,7 @@ pub(super) fn too_large(limit: usize) -> FilterError {
 
 pub(super) fn overloaded() -> FilterError {
     let mut error =
-        FilterError::policy(ErrorCode::ServiceOverloaded, "Too many request bodies are being held. Try again soon.");
+        FilterError::policy(ErrorCode::ServiceOverloaded, "Too many bodies are being held. Try again soon.");
     error.blame = Blame::Gateway;
     error.retry_after(RETRY_AFTER)
 }

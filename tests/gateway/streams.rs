@@ -318,6 +318,43 @@ async fn an_error_event_with_more_behind_it_loses_no_event_before_it() {
 }
 
 #[tokio::test]
+async fn an_error_in_place_of_a_stream_counts_as_the_status_that_it_names() {
+    let (gateway, mut stage) = started().await;
+    let mut client = gateway.client().await;
+    client.send_chat(request(None)).await;
+    stage.caller().await.answer("{\"error\":{\"message\":\"bad words\",\"code\":400}}").await;
+    client.answer().await.is_error(400, "upstream_bad_request", "");
+}
+
+#[tokio::test]
+async fn an_upstream_that_switches_protocols_unasked_is_an_error_at_once() {
+    let (gateway, mut stage) = started().await;
+    for stream in ["true", "false"] {
+        let mut client = gateway.client().await;
+        client.send_chat(request(None).replace("true", stream)).await;
+        let mut caller = stage.caller().await;
+        caller.write("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nhello").await;
+        client.answer().await.is_error(502, "upstream_error", "");
+    }
+    gateway.idle().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_after_its_finish_is_complete() {
+    let (gateway, mut stage) = started().await;
+    for marked in [false, true] {
+        let (mut client, mut caller) = running(&gateway, &mut stage).await;
+        let end = if marked { finish_of_stream(UPSTREAM) + "data: [DONE]\n\n" } else { finish_of_stream(UPSTREAM) };
+        caller.chunk(&end).await;
+        assert_eq!(client.piece().await.unwrap(), end.replace(UPSTREAM, "m"));
+        caller.reset();
+        assert_eq!(rest(&mut client).await, "", "nothing follows, and the body has its end");
+    }
+    gateway.idle().await;
+    assert!(!gateway.log().contains("\"outcome\":\"cut\""), "{}", gateway.log());
+}
+
+#[tokio::test]
 async fn a_silent_stream_ends_with_an_error_after_the_idle_time() {
     let mut stage = Stage::open().await;
     let gateway = Setup::with_upstream(stage.addr).stream("idle_timeout_seconds", 1).start().await;

@@ -310,10 +310,11 @@ impl ModelsExchange {
         }
         self.came(Came::Status(head.status.as_u16()));
         let Some((chosen, _)) = self.serving() else { return Verdict::Next };
-        if !complete || chosen.stream {
+        if !complete {
             return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
         }
         match rewrite_body(body, &chosen.shown) {
+            Ok(_) if chosen.stream => self.next_or(|| judge::last_failure(AttemptFailure::Reset)),
             Ok(answer) => {
                 self.answer = Some(answer);
                 Verdict::Relay
@@ -350,6 +351,14 @@ impl ModelsExchange {
     }
 
     fn judge_failure(&mut self, failure: AttemptFailure) -> Verdict {
+        // the attempt has been counted, and nothing brings another one
+        if let Some(relay) = self.relay.as_ref().filter(|relay| relay.left()) {
+            return if relay.complete() {
+                Verdict::Relay
+            } else {
+                Verdict::Fail(Box::new(judge::last_failure(failure)))
+            };
+        }
         self.came(Came::Failed(failure));
         if let Some((_, entry)) = self.serving()
             && failure == AttemptFailure::Connect

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use dgx_gateway_filter::facts::Usage;
 use dgx_gateway_filter::{ErrorCode, FilterError};
-use dgx_gateway_wire::answer::{ChunkKind, Rules, later_usage, rewrite_chunk};
+use dgx_gateway_wire::answer::{Choices, ChunkKind, Rules, later_usage, rewrite_chunk};
 use dgx_gateway_wire::sse::{Event, Framer, encode};
 
 /// Longest event that is passed on: an image in one event fits.
 const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
+
+/// Most that is held before the first event that means something: as much as one event.
+const MAX_HELD_BYTES: usize = MAX_EVENT_BYTES;
 
 /// Rewrites the stream of one attempt.
 pub(crate) struct Relay {
@@ -19,7 +22,11 @@ pub(crate) struct Relay {
     /// Events before the first one that means something; they leave with it.
     held: BytesMut,
     begun: bool,
+    left: bool,
     finished: bool,
+    /// Choices seen, and those that stated why they ended.
+    choices: Choices,
+    ended: Choices,
     done: bool,
     usage: Option<Usage>,
 }
@@ -32,7 +39,10 @@ impl Relay {
             client_wants_usage,
             held: BytesMut::new(),
             begun: false,
+            left: false,
             finished: false,
+            choices: Choices::default(),
+            ended: Choices::default(),
             done: false,
             usage: None,
         }
@@ -43,12 +53,23 @@ impl Relay {
         self.usage
     }
 
+    /// Something of it has left.
+    pub(crate) fn left(&self) -> bool {
+        self.left
+    }
+
+    /// Nothing of the answer is missing: every choice has ended, or the marker came.
+    pub(crate) fn complete(&self) -> bool {
+        self.done || self.finished && self.choices.within(self.ended)
+    }
+
     /// Takes a piece and puts in its place what can leave. After an error the stream is of no use; what stands in
     /// `part` then came before it and still leaves.
     pub(crate) fn pass(&mut self, part: &mut Option<Bytes>, end: bool) -> Result<(), FilterError> {
         let mut out = Out::default();
         let passed = self.events(part.take(), end, &mut out);
         *part = out.take();
+        self.left |= self.begun && passed.is_ok();
         passed
     }
 
@@ -64,7 +85,7 @@ impl Relay {
             while let Some(event) = self.framer.finish() {
                 self.event(&event, out)?;
             }
-            if !self.finished && !self.done {
+            if !self.complete() {
                 return Err(unusable());
             }
         }
@@ -79,7 +100,10 @@ impl Relay {
         let rewritten = rewrite_chunk(&event.data, &rules);
         let chunk = rewritten.chunk;
         self.usage = later_usage(self.usage, chunk.usage);
-        let finished_before = self.finished;
+        // after the finish only usage and the marker may follow; some servers report usage on a chunk with an empty choice
+        let after_finish = self.finished && chunk.choices.within(self.ended);
+        self.choices = self.choices.and(chunk.choices);
+        self.ended = self.ended.and(chunk.ended);
         match chunk.kind {
             ChunkKind::Error => return Err(unusable()),
             ChunkKind::Done => {
@@ -91,8 +115,7 @@ impl Relay {
             }
             ChunkKind::Content | ChunkKind::Other | ChunkKind::UsageOnly => self.finished |= chunk.finished,
         }
-        // after the finish only usage and the marker may follow; some servers report usage on a chunk with an empty choice
-        let trails = finished_before && !chunk.semantic && !chunk.finished && chunk.kind != ChunkKind::Done;
+        let trails = after_finish && !chunk.semantic && !chunk.finished && chunk.kind != ChunkKind::Done;
         if rewritten.drop || trails && !(self.client_wants_usage && chunk.usage.is_some()) {
             return Ok(());
         }
@@ -105,6 +128,9 @@ impl Relay {
             out.push(self.held.split().freeze());
             out.push(bytes);
         } else {
+            if self.held.len() + bytes.len() > MAX_HELD_BYTES {
+                return Err(unusable());
+            }
             self.held.put(bytes);
         }
         Ok(())
@@ -210,6 +236,33 @@ mod tests {
         let mut part = Some(Bytes::from(format!("{good}data: {{\"error\":{{\"message\":\"x\"}}}}\n\n")));
         assert!(relay.pass(&mut part, false).is_err());
         assert_eq!(String::from_utf8(part.unwrap().to_vec()).unwrap().matches("data: ").count(), 2);
+    }
+
+    fn of_choice(index: u8, rest: &str) -> String {
+        format!("data: {{\"model\":\"slug\",\"choices\":[{{\"index\":{index},{rest}}}]}}\n\n")
+    }
+
+    #[test]
+    fn a_choice_that_begins_after_another_has_ended_keeps_its_role_and_has_to_end_too() {
+        let begun = [
+            of_choice(0, r#""delta":{"content":"a"}"#),
+            of_choice(0, r#""delta":{},"finish_reason":"stop""#),
+            of_choice(1, r#""delta":{"role":"assistant"}"#),
+            of_choice(1, r#""delta":{"content":"b"}"#),
+        ]
+        .concat();
+        assert_eq!(run(&begun, 11, false).unwrap_err().code, ErrorCode::UpstreamError);
+        let whole = begun + &of_choice(1, r#""delta":{},"finish_reason":"stop""#) + "data: [DONE]\n\n";
+        assert_eq!(run(&whole, 11, false).unwrap().0, whole);
+    }
+
+    #[test]
+    fn what_is_held_before_the_first_content_has_a_limit() {
+        let padding = "x".repeat(1024 * 1024);
+        let event = format!("data: {{\"choices\":[],\"padding\":\"{padding}\"}}\n\n");
+        let mut relay = Relay::new("slug".into(), false);
+        let taken = (0..64).take_while(|_| relay.pass(&mut Some(event.clone().into()), false).is_ok()).count();
+        assert!((16..=MAX_HELD_BYTES / padding.len()).contains(&taken), "{taken} MiB");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod usage;
 
 pub use self::body::{NotAnAnswer, RewrittenBody, rewrite_body};
 pub use self::chunk::{Chunk, ChunkKind, Rewritten, Rules, later_usage, rewrite_chunk};
+pub use self::delta::Choices;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dgx_gateway_filter::facts::Usage;
 
-use super::delta::{Progress, read_choices};
+use super::delta::{Choices, Progress, read_choices};
 use super::dialects;
 use super::members::{Edit, Member, Members};
 use super::usage::Reported;
@@ -36,6 +36,10 @@ pub struct Chunk {
     pub usage: Option<Usage>,
     /// Whether a choice states why it ended.
     pub finished: bool,
+    /// The choices that it is about.
+    pub choices: Choices,
+    /// Those that state why they ended.
+    pub ended: Choices,
     /// Whether it carries content, reasoning, a tool call, an image or a refusal.
     pub semantic: bool,
     /// Bytes of content, reasoning and tool-call arguments, unescaped.
@@ -122,8 +126,8 @@ fn read(members: &Members<'_>) -> (Chunk, bool) {
     } else {
         ChunkKind::Content
     };
-    let Progress { semantic, finished, text_bytes } = progress;
-    let mut chunk = Chunk { kind, usage: tokens, finished, semantic, text_bytes, cost_usd };
+    let Progress { semantic, finished, choices: of, ended, text_bytes } = progress;
+    let mut chunk = Chunk { kind, usage: tokens, finished, choices: of, ended, semantic, text_bytes, cost_usd };
     if choices.is_none() {
         dialects::read(members, &mut chunk);
     }

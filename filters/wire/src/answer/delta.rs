@@ -13,8 +13,35 @@ pub(super) struct Progress {
     pub(super) semantic: bool,
     /// Whether the answer, or one of several, has come to its end.
     pub(super) finished: bool,
+    /// The choices of the chunk, and those among them that state why they ended.
+    pub(super) choices: Choices,
+    pub(super) ended: Choices,
     /// Bytes of text received: content, reasoning and tool-call arguments.
     pub(super) text_bytes: u64,
+}
+
+/// A set of choices by their index, as bits. Those from 63 on count as one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choices(u64);
+
+impl Choices {
+    /// The set with one more.
+    #[must_use]
+    pub fn with(self, index: u64) -> Self {
+        Self(self.0 | 1 << index.min(63))
+    }
+
+    /// Those of both sets.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Whether `others` holds them all.
+    #[must_use]
+    pub fn within(self, others: Self) -> bool {
+        self.0 & !others.0 == 0
+    }
 }
 
 impl Progress {
@@ -31,7 +58,12 @@ pub(super) fn read_choices(choices: &RawValue) -> Option<(usize, Progress)> {
     let choices: Vec<Choice<'_>> = serde_json::from_str(choices.get()).ok()?;
     let mut progress = Progress::default();
     for choice in &choices {
-        progress.finished |= choice.finish_reason.is_some();
+        let index = choice.index.and_then(|index| index.get().parse().ok()).unwrap_or(0);
+        progress.choices = progress.choices.with(index);
+        if choice.finish_reason.is_some() {
+            progress.finished = true;
+            progress.ended = progress.ended.with(index);
+        }
         progress.text(choice.text);
         if let Some(delta) = &choice.delta {
             delta.add_to(&mut progress);
@@ -43,6 +75,7 @@ pub(super) fn read_choices(choices: &RawValue) -> Option<(usize, Progress)> {
 #[derive(Deserialize)]
 struct Choice<'a> {
     #[serde(borrow)]
+    index: Option<&'a RawValue>,
     delta: Option<Delta<'a>>,
     text: Option<&'a RawValue>,
     finish_reason: Option<&'a RawValue>,

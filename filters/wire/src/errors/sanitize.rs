@@ -1,4 +1,4 @@
-//! An upstream's own words, fit for a client: no host, no address, no key, no provider.
+//! An upstream's own words, fit for a client: no host, no address, no file, no key, no provider.
 //!
 //! The steps run in a fixed order, because each looks at what the one before has left: a URL is replaced
 //! before its host could be, an address before its port looks like a word. The raw text belongs to the
@@ -8,10 +8,12 @@ use regex::Regex;
 
 use super::upstream_text;
 
+mod paths;
 mod patterns;
 mod places;
 mod secrets;
 
+use self::paths::Paths;
 use self::patterns::{one_of, pattern};
 use self::places::Places;
 use self::secrets::Secrets;
@@ -55,6 +57,7 @@ const PROVIDERS: [&str; 19] = [
 #[derive(Debug)]
 pub struct Sanitizer {
     exceptions: Regex,
+    paths: Paths,
     secrets: Secrets,
     places: Places,
     names: Vec<Regex>,
@@ -66,6 +69,7 @@ impl Sanitizer {
         let names = names.into_iter().chain(PROVIDERS.map(str::to_owned));
         Self {
             exceptions: pattern(r"^((\w+\.)*\w*(Error|Exception)\s*[:-]\s*)+"),
+            paths: Paths::new(),
             secrets: Secrets::new(),
             places: Places::new(hosts),
             names: one_of(names, ""),
@@ -80,6 +84,7 @@ impl Sanitizer {
         let text = self.exceptions.replace(text.trim_start(), "");
         let text = if upstream_model.is_empty() { text.into_owned() } else { text.replace(upstream_model, slug) };
         let text = self.places.hide_urls(&text);
+        let text = self.paths.hide(&text);
         let text = self.secrets.hide(&text);
         let text = self.places.hide_addresses(&text);
         let text = self.places.hide_hosts(&text);

@@ -86,6 +86,25 @@ fn urls_go_whole() {
 }
 
 #[test]
+fn names_of_files_go_and_paths_of_an_api_stay() {
+    for (raw, message) in [
+        ("no such file: /root/.cache/huggingface/hub/models--x/snapshots/0a1b, retry", "no such file: [path], retry"),
+        ("File \"/usr/lib/python3/site-packages/vllm/engine.py\", line 7.", "File \"[path]\", line 7."),
+        ("[Errno 2] '/models/llama.gguf'", "[Errno 2] '[path]'"),
+        ("at /somewhere/server.py:12", "at [path]:12"),
+        ("dir=/srv/weights /home/al/x.", "dir=[path] [path]."),
+        ("~/keys and C:\\Users\\al\\key.txt", "[path] and [path]"),
+        ("POST /v1/chat/completions and GET /models", "POST /v1/chat/completions and GET /models"),
+        (
+            "at /messages/0/content, and/or 1/2 of application/json",
+            "at /messages/0/content, and/or 1/2 of application/json",
+        ),
+    ] {
+        assert_eq!(clean(raw), message);
+    }
+}
+
+#[test]
 fn keys_go_by_word_prefix_or_looks() {
     for (raw, message) in [
         ("Authorization: Bearer abc.def-1", "Authorization: [secret]"),

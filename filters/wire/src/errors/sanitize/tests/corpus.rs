@@ -1,8 +1,9 @@
 //! Error bodies in the shapes of the upstreams, each with a part that a client has to be able to read.
 
 /// What no message may contain, in lower case.
-pub(super) const HIDDEN: [&str; 19] = [
+pub(super) const HIDDEN: [&str; 20] = [
     "://",
+    "/root",
     "sk-",
     "gsk_",
     "hf_",
@@ -24,7 +25,7 @@ pub(super) const HIDDEN: [&str; 19] = [
 ];
 
 /// Body, and what stays of it.
-pub(super) const BODIES: [(&str, &str); 24] = [
+pub(super) const BODIES: [(&str, &str); 25] = [
     // vLLM
     (
         r#"{"error":{"message":"This model's maximum context length is 4096 tokens. However, you requested 5000 tokens.","type":"BadRequestError","param":null,"code":400}}"#,
@@ -37,6 +38,10 @@ pub(super) const BODIES: [(&str, &str); 24] = [
     (
         r#"{"detail":[{"loc":["body","max_tokens"],"msg":"Input should be greater than 0","ctx":{"host":"10.0.3.4"}}]}"#,
         "Input should be greater than 0",
+    ),
+    (
+        r#"{"error":{"message":"OSError: /root/.cache/huggingface/hub/models--meta-llama does not appear to have a file named config.json.","code":400}}"#,
+        "[path] does not appear to have a file named config.json.",
     ),
     // LiteLLM
     (
