@@ -148,9 +148,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let admitted =
-            if self.draining.refuses() { Err(Stop::Refused(admit::stopping())) } else { admit(session, ctx).await };
-        match admitted {
+        match admit(session, ctx, self.draining.refuses()).await {
             Ok(Admitted::Answered) => Ok(true),
             Ok(Admitted::Proxy) => Ok(false),
             Err(Stop::Refused(error)) => {

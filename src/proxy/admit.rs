@@ -51,9 +51,13 @@ impl From<ReadError> for Stop {
     }
 }
 
-/// Runs the request phase.
-pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Admitted, Stop> {
+/// Runs the request phase. `refuses`: the process is being stopped and takes no new work.
+pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: bool) -> Result<Admitted, Stop> {
     let route = match_route(session, ctx)?;
+    // pages that are made here still answer: who asks whether the process is ready has to hear that it is not
+    if refuses && !matches!(route.end, End::Endpoint(_)) {
+        return Err(stopping().into());
+    }
     ctx.chain.exchanges = route.filters.iter().map(|entry| entry.filter.begin()).collect();
     if let Some(reply) = head_filters(session, ctx).await? {
         bridge::respond(session, ctx, *reply).await?;
@@ -149,7 +153,7 @@ async fn hand_over(session: &mut Session, ctx: &mut RequestCtx, route: &Route) -
 }
 
 /// The answer to a request that comes while the process is being stopped.
-pub(super) fn stopping() -> FilterError {
+fn stopping() -> FilterError {
     FilterError::policy(ErrorCode::ServiceOverloaded, "This process is being stopped. Try again.")
         .retry_after(AFTER_STOP)
 }

@@ -91,6 +91,7 @@ async fn look(service: &Models, backend: &Arc<Backend>, take_over: bool) {
                     tracing::info!(backend.label = %backend.label, models = models.len(), "backend found");
                 }
                 service.catalog.store(Arc::new(with_models(&service.catalog.load(), backend, &models)));
+                publish_windows(&service.catalog.load(), backend, &models);
             }
             Ok(models) => {
                 if !was_up {
@@ -165,7 +166,7 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Ca
         }
         let mut entries: Vec<Arc<Entry>> = slug.entries.iter().filter(|entry| !of_backend(entry)).cloned().collect();
         if let Some(model) = found.iter().find(|model| *model.id == *slug.id) {
-            entries.push(Arc::new(discovered_entry(&model.id, backend, model.max_model_len)));
+            entries.push(Arc::new(discovered_entry(&model.id, backend)));
         }
         entries.sort_by_key(place);
         if !entries.is_empty() {
@@ -173,7 +174,7 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Ca
         }
     }
     for model in found.iter().filter(|model| !catalog.slugs().iter().any(|slug| *slug.id == *model.id)) {
-        let entry = Arc::new(discovered_entry(&model.id, backend, model.max_model_len));
+        let entry = Arc::new(discovered_entry(&model.id, backend));
         slugs.push(Arc::new(discovered(&model.id, kind_of(&model.id), vec![entry])));
     }
     // backends keep their order in the list, whoever was found first

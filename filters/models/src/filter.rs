@@ -406,14 +406,11 @@ impl Chosen {
         Ok((patches, applied))
     }
 
-    /// Asks the first entry that counts exactly.
+    /// Asks the first entry that counts exactly; one that does not answer costs one wait, not one per entry.
     async fn count_exactly(&mut self, service: &Models, body: &Rope, protocol: Protocol) {
-        for entry in self.entries.iter().filter(|entry| entry.backend.exact_tokens) {
-            if let Some(count) = tokenize::count(&service.client, entry, &self.scan, body, protocol).await {
-                self.exact = Some((Arc::clone(&entry.model), count));
-                return;
-            }
-        }
+        let Some(entry) = self.entries.iter().find(|entry| entry.backend.exact_tokens) else { return };
+        let count = tokenize::count(&service.client, entry, &self.scan, body, protocol).await;
+        self.exact = count.map(|count| (Arc::clone(&entry.model), count));
     }
 
     /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an

@@ -13,6 +13,11 @@ use crate::catalog::Entry;
 /// Longest wait for a count; after that the estimate serves.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Largest prompt that is sent over to be counted; for a larger one the estimate serves.
+const MAX_PROMPT_BYTES: usize = 1024 * 1024;
+/// Largest answer that is read: it lists every token.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
 #[derive(Deserialize)]
 struct Counted {
     count: u64,
@@ -38,6 +43,9 @@ pub(crate) async fn count(
         Protocol::Completions => ("prompt", scan.prompt.as_ref()?),
         _ => return None,
     };
+    if prompt.value.len() + scan.tools.as_ref().map_or(0, |tools| tools.value.len()) > MAX_PROMPT_BYTES {
+        return None;
+    }
     let mut request = client.post(format!("{}/tokenize", backend.root()?)).timeout(TIMEOUT);
     if let Some((name, value)) = &backend.credential {
         request = request.header(name, value);
@@ -49,12 +57,23 @@ pub(crate) async fn count(
         scan.tools.as_ref(),
         body,
     ));
-    let answer = request.send().await.ok()?.error_for_status().ok()?.bytes().await.ok();
-    let counted = serde_json::from_slice::<Counted>(&answer?).ok();
+    let answer = read(request.send().await.ok()?.error_for_status().ok()?).await;
+    let counted = answer.and_then(|answer| serde_json::from_slice::<Counted>(&answer).ok());
     if counted.is_none() {
         tracing::debug!(backend.label = %backend.label, "no exact count; the estimate serves");
     }
     counted.map(|counted| counted.count)
+}
+
+async fn read(mut answer: reqwest::Response) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.ok()? {
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_ANSWER_BYTES {
+            return None;
+        }
+    }
+    Some(body)
 }
 
 /// The prompt goes over byte for byte.

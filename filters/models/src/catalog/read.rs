@@ -201,7 +201,7 @@ pub(crate) fn is_slug(text: &str) -> bool {
 }
 
 /// The entry of a model that a backend reported itself.
-pub(crate) fn discovered_entry(name: &str, backend: &Arc<Backend>, max_model_len: Option<u64>) -> Entry {
+pub(crate) fn discovered_entry(name: &str, backend: &Arc<Backend>) -> Entry {
     Entry {
         backend: Arc::clone(backend),
         model: name.into(),
@@ -209,7 +209,7 @@ pub(crate) fn discovered_entry(name: &str, backend: &Arc<Backend>, max_model_len
         floor: None,
         quantization: None,
         group: None,
-        configured_window: max_model_len,
+        configured_window: None,
         history: History::default(),
     }
 }
