@@ -16,6 +16,7 @@ mod body;
 mod bridge;
 mod connections;
 mod context;
+mod heads;
 mod replay;
 
 use std::sync::Arc;
@@ -33,7 +34,8 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 
 use self::admit::{Admitted, Stop, admit};
-use self::attempt::{Judged, Next, Stage, failure_of, response_seen, upstream_head};
+use self::attempt::{Judged, Next, Stage, failure_of};
+use self::heads::Framing;
 use self::replay::{CUT, HELD_BACK, STALLED, TOTAL};
 use crate::reply;
 use crate::shutdown::Draining;
@@ -190,12 +192,13 @@ impl ProxyHttp for Gateway {
         head: &mut RequestHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        let (Some(request), Some(upstream)) = (&ctx.attempt.request, &ctx.attempt.upstream) else {
+        let (Some(request), Some(upstream)) = (&mut ctx.attempt.request, &ctx.attempt.upstream) else {
             return Error::e_explain(ErrorType::InternalError, "an attempt without a request");
         };
         let client: &http::request::Parts = session.req_header();
         let version = head.version;
-        *head = upstream_head(request, upstream, client, &ctx.chain.shared.request.id, ctx.replay.is_some())?;
+        let framing = if ctx.replay.is_some() { Framing::Replayed } else { Framing::Streamed };
+        *head = heads::to_upstream(request, upstream, client, &ctx.chain.shared.request.id, framing)?;
         head.set_version(version);
         Ok(())
     }
@@ -234,13 +237,13 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         ctx.attempt.stage = Stage::Relaying;
-        let mut seen = response_seen(response);
+        let mut seen = heads::from_upstream(response)?;
         match ctx.judge(session.req_header(), &AttemptResult::Head(&seen)) {
             Next::Relay => {
                 if let Err(error) = ctx.response_head(session.req_header(), &mut seen) {
                     return Err(refuse(ctx, error));
                 }
-                *response = ctx.outgoing(&seen)?;
+                *response = ctx.outgoing(seen);
                 Ok(())
             }
             Next::ReadBody(max_bytes) => {

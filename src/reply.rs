@@ -36,7 +36,7 @@ pub(crate) async fn error(session: &mut Session, ctx: &mut RequestCtx, error: &F
     }
     let head_only = session.req_header().method == Method::HEAD;
     let length = Some(rendered.body.len() as u64);
-    let mut head = ctx.outgoing(&ResponseHead { status: rendered.status, headers: rendered.headers, length })?;
+    let mut head = ctx.outgoing(ResponseHead { status: rendered.status, headers: rendered.headers, length });
     if unread && !session.is_http2() {
         head.insert_header(header::CONNECTION, "close")?;
     }

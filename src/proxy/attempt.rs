@@ -4,35 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dgx_gateway_filter::upstream::{
-    Address, AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, Upstream, Verdict,
-};
+use dgx_gateway_filter::upstream::{AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, Upstream, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, Outcome, ResponseHead};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::header::{self, HeaderMap};
+use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
 use super::context::{Chain, RequestCtx};
 use super::replay::{STALLED, TOTAL};
 use crate::route::{End, Route};
-
-/// What the gateway calls itself towards upstreams.
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("dgx-gateway/", env!("CARGO_PKG_VERSION")));
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Trace context goes on as it came.
-const TRACE_HEADERS: [HeaderName; 2] = [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
-/// Headers that belong to one connection and never cross the gateway.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// How much later than the limits of an attempt the engine's own limit falls, so that it meets only what those miss.
 const AFTER_LIMITS: Duration = Duration::from_secs(5);
@@ -219,8 +199,7 @@ impl RequestCtx {
         self.response_chunk(head, &mut part, true)?;
         let body = part.unwrap_or_default();
         response.length = Some(body.len() as u64);
-        let response = self.outgoing(&response).map_err(FilterError::internal)?;
-        Ok((response, body))
+        Ok((self.outgoing(response), body))
     }
 
     pub(super) fn response_head(
@@ -244,23 +223,6 @@ impl RequestCtx {
             exchange.response_chunk(part, end, &mut self.chain.shared.cx(head))?;
         }
         Ok(())
-    }
-
-    /// The head that leaves: that of the response, its framing, and the headers that filters put on every answer.
-    pub(crate) fn outgoing(&self, response: &ResponseHead) -> pingora::Result<ResponseHeader> {
-        let reply_headers = &self.chain.shared.reply_headers;
-        let mut out =
-            ResponseHeader::build_no_case(response.status, Some(response.headers.len() + reply_headers.len() + 2))?;
-        for (name, value) in &response.headers {
-            out.append_header(name.clone(), value.clone())?;
-        }
-        for (name, value) in reply_headers {
-            out.insert_header(name.clone(), value.clone())?; // ours win over what an upstream said
-        }
-        if let Some(length) = response.length {
-            out.insert_header(header::CONTENT_LENGTH, length)?;
-        }
-        Ok(out)
     }
 
     /// How the request ended, for the filters and the log.
@@ -321,56 +283,4 @@ pub(super) fn failure_of(error: &Error) -> AttemptFailure {
         | ErrorType::BindError => AttemptFailure::Connect,
         _ => AttemptFailure::Reset,
     }
-}
-
-/// The request head for the upstream, built from nothing: the filters' allow-list plus what the core owns.
-pub(super) fn upstream_head(
-    request: &AttemptRequest,
-    upstream: &Upstream,
-    client: &http::request::Parts,
-    request_id: &str,
-    replayed: bool,
-) -> pingora::Result<RequestHeader> {
-    let mut head =
-        RequestHeader::build_no_case(request.method.clone(), request.path.as_bytes(), Some(request.headers.len() + 8))?;
-    head.insert_header(header::HOST, host_value(upstream))?;
-    for (name, value) in &request.headers {
-        head.append_header(name.clone(), value.clone())?;
-    }
-    head.insert_header(header::USER_AGENT, USER_AGENT)?;
-    head.insert_header(header::ACCEPT_ENCODING, IDENTITY)?;
-    head.insert_header(REQUEST_ID, request_id)?;
-    for name in TRACE_HEADERS {
-        if let Some(value) = client.headers.get(&name) {
-            head.insert_header(name, value.clone())?;
-        }
-    }
-    if replayed {
-        if !request.body.is_empty() || request.method == http::Method::POST {
-            head.insert_header(header::CONTENT_LENGTH, request.body.len())?;
-        }
-    } else if let Some(length) = client.headers.get(header::CONTENT_LENGTH) {
-        head.insert_header(header::CONTENT_LENGTH, length.clone())?;
-    } else if client.headers.contains_key(header::TRANSFER_ENCODING) || client.version == http::Version::HTTP_2 {
-        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-    }
-    Ok(head)
-}
-
-fn host_value(upstream: &Upstream) -> String {
-    match &upstream.address {
-        Address::Embedded(_) => "embedded".to_owned(),
-        Address::Tcp { host, port, tls } if *port == if *tls { 443 } else { 80 } => host.to_string(),
-        Address::Tcp { host, port, .. } => format!("{host}:{port}"),
-    }
-}
-
-/// The response head as filters see it: without framing and hop-by-hop headers.
-pub(super) fn response_seen(response: &ResponseHeader) -> ResponseHead {
-    let mut headers = response.headers.clone();
-    let length = headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    ResponseHead { status: response.status, headers, length }
 }

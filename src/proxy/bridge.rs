@@ -199,7 +199,7 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
     let mut headers = parts.headers;
     let declared = headers.remove(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let length = declared.or_else(|| body.size_hint().exact()).filter(|_| head_only || !no_body);
-    let mut head = ctx.outgoing(&ResponseHead { status: parts.status, headers, length })?;
+    let mut head = ctx.outgoing(ResponseHead { status: parts.status, headers, length });
     if length.is_none() && !no_body && version == Version::HTTP_11 {
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?; // else the engine delimits by closing
     }
