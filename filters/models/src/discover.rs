@@ -166,7 +166,7 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Ca
         catalog.backends.iter().position(|known| Arc::ptr_eq(known, &entry.backend))
     };
     slugs.sort_by_key(place);
-    Catalog::new(slugs, catalog.backends.clone())
+    Catalog::new(slugs, catalog.listed.clone())
 }
 
 /// Model lists do not say what a model does; names of embedding models mostly do.
