@@ -119,18 +119,31 @@ pub fn parse_routes(yaml: &str) -> Result<Vec<RouteSpec>, Vec<Problem>> {
     if problems.is_empty() { Ok(routes) } else { Err(problems) }
 }
 
+/// One top-level key of the file, with its variables expanded. The other keys are not looked at: a command that needs
+/// only this one works where their variables are not set.
+///
+/// # Errors
+/// The file cannot be read, is no YAML, or a variable of the key is not set.
+pub fn section(overrides: &Overrides, ambient: &Ambient, key: &str) -> Result<Option<Value>, Vec<Problem>> {
+    let Some(file) = find(overrides, ambient)? else { return Ok(None) };
+    yaml::parse_key(&file.text, &file.path, key, ambient)
+}
+
 fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<ConfigFile>, Mapping), Vec<Problem>> {
+    let Some(file) = find(overrides, ambient)? else { return Ok((None, Mapping::new())) };
+    let document = parse(&file.text, &file.path, ambient)?;
+    Ok((Some(file), document))
+}
+
+/// The file and its text; `None` when none was named and there is none.
+fn find(overrides: &Overrides, ambient: &Ambient) -> Result<Option<ConfigFile>, Vec<Problem>> {
     let named = overrides.config.clone().or_else(|| ambient.var("DGX_GATEWAY_CONFIG").map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok((None, Mapping::new()));
-        }
-        Err(error) => return Err(vec![Problem::at("", format!("cannot be read: {error}")).in_file(path)]),
-    };
-    let document = parse(&text, &path, ambient)?;
-    Ok((Some(ConfigFile { path, text }), document))
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(ConfigFile { path, text })),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(vec![Problem::at("", format!("cannot be read: {error}")).in_file(path)]),
+    }
 }
 
 fn parse(text: &str, path: &Path, ambient: &Ambient) -> Result<Mapping, Vec<Problem>> {

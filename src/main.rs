@@ -1,6 +1,7 @@
 //! The command line.
 
 mod schema;
+mod token;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -35,6 +36,11 @@ enum Command {
     },
     /// Runs the gateway (the default).
     Serve,
+    /// Lists and changes the tokens of the tokens file.
+    Token {
+        #[command(subcommand)]
+        what: token::Token,
+    },
     /// Prints the version.
     Version {
         /// As JSON.
@@ -69,6 +75,7 @@ fn main() -> ExitCode {
         Command::Check => check(&overrides, &ambient),
         Command::Config { what } => describe(&what),
         Command::Serve => serve(&overrides, &ambient),
+        Command::Token { what } => token::run(&what, &overrides, &ambient),
         Command::Version { json } => print_version(json),
     }
 }

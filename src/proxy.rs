@@ -14,6 +14,7 @@ mod admit;
 mod attempt;
 mod body;
 mod bridge;
+mod client_ip;
 mod connections;
 mod context;
 mod heads;

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use dgx_gateway_filter::exchange::RequestInfo;
-use dgx_gateway_filter::facts::{Principal, Subject};
+use dgx_gateway_filter::facts::{ClientIp, Principal, Subject};
 use dgx_gateway_filter::{Facts, Outcome};
 use http::Method;
 use pingora::Error;
@@ -144,6 +144,7 @@ impl CoreMetrics {
         tracing::info!(
             request.id = &*request.id,
             route.name = &*request.route,
+            client.address = facts.get::<ClientIp>().map(|client| tracing::field::display(client.0)),
             http.method = method(&head.method),
             http.status = status,
             tenant.id = tenant,

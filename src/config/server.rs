@@ -1,10 +1,12 @@
 //! Keys `server` and `log`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -34,6 +36,11 @@ pub struct ServerFile {
     pub drain_seconds: Option<u64>,
     /// Worker threads; 1 to 1024. Default: the number of processors.
     pub threads: Option<u64>,
+    /// Networks of proxies in front, such as `127.0.0.1/32`; a single address is a network, too. Default: none. When
+    /// the peer is in one of them, the client is the right-most entry of `X-Forwarded-For` that is in none; it counts
+    /// for failed logins, public pages, `cidrs` and the log. A network that holds clients lets them choose their
+    /// address.
+    pub trusted_proxies: Vec<String>,
 }
 
 /// Checked `server`.
@@ -55,6 +62,8 @@ pub struct Server {
     pub drain: Duration,
     /// Worker threads.
     pub threads: usize,
+    /// Networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
 }
 
 impl Server {
@@ -81,6 +90,7 @@ impl Server {
             check.number("server.drain_seconds", "DGX_GATEWAY_DRAIN_SECONDS", file.drain_seconds, 0, 86_400, 60);
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         let threads = check.number("server.threads", "", file.threads, 1, 1024, processors);
+        let trusted_proxies = check.networks("server.trusted_proxies", &file.trusted_proxies);
         Self {
             listen,
             admin_listen,
@@ -90,6 +100,7 @@ impl Server {
             total_timeout: Duration::from_secs(total as u64),
             drain: Duration::from_secs(drain as u64),
             threads,
+            trusted_proxies,
         }
     }
 }
@@ -109,6 +120,20 @@ impl Checker<'_> {
         })
     }
 
+    fn networks(&mut self, key: &str, file: &[String]) -> Arc<[IpNet]> {
+        let mut networks = Vec::with_capacity(file.len());
+        for (index, text) in file.iter().enumerate() {
+            match network(text) {
+                Some(network) => networks.push(network),
+                None => self.problems.push(Problem::at(
+                    format!("{key}[{index}]"),
+                    "must be a network such as 10.0.0.0/8, or an address; bits behind the prefix must be zero",
+                )),
+            }
+        }
+        networks.into()
+    }
+
     fn number(&mut self, key: &str, variable: &str, file: Option<u64>, least: u64, most: u64, default: u64) -> usize {
         let value = match self.ambient.var(variable) {
             Some(text) => text.parse().ok(),
@@ -121,6 +146,25 @@ impl Checker<'_> {
                 usize::try_from(default).unwrap_or(usize::MAX)
             }
         }
+    }
+}
+
+/// A network, or an address, which is the network of just that address. IPv4 in IPv6 form is IPv4, as for clients.
+/// Bits behind the prefix are refused: `10.1.2.3/8` may be meant as one host, and would trust 16 million.
+fn network(text: &str) -> Option<IpNet> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address.to_canonical()),
+        Err(_) => text.parse().ok()?,
+    };
+    if network.trunc() != network {
+        return None;
+    }
+    match network {
+        IpNet::V6(long) => match (long.addr().to_ipv4_mapped(), long.prefix_len().checked_sub(96)) {
+            (Some(short), Some(prefix)) => Ipv4Net::new(short, prefix).ok().map(IpNet::V4),
+            _ => Some(network),
+        },
+        IpNet::V4(_) => Some(network),
     }
 }
 
@@ -162,5 +206,38 @@ impl LogSettings {
             problems.push(Problem::at("log.level", "must be error, warn, info, debug, trace or a filter of these"));
         }
         Self { level, format: file.format }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trusted_proxies_are_networks_or_addresses() {
+        let file = ServerFile {
+            trusted_proxies: ["10.0.0.0/8", "127.0.0.1", "::1", "::ffff:192.0.2.1", "::ffff:198.51.100.0/120"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..ServerFile::default()
+        };
+        let mut problems = Vec::new();
+        let server = Server::check(file, &Ambient::default(), &mut problems);
+        assert_eq!(problems, []);
+        let networks: Vec<String> = server.trusted_proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["10.0.0.0/8", "127.0.0.1/32", "::1/128", "192.0.2.1/32", "198.51.100.0/24"]);
+    }
+
+    #[test]
+    fn every_bad_network_is_told() {
+        let file = ServerFile {
+            trusted_proxies: ["10.1.2.3/8", "10.0.0.0/8", "localhost", "10.0.0.0/33", ""].map(str::to_owned).to_vec(),
+            ..ServerFile::default()
+        };
+        let mut problems = Vec::new();
+        let server = Server::check(file, &Ambient::default(), &mut problems);
+        let keys: Vec<&str> = problems.iter().map(|problem| &*problem.key).collect();
+        assert_eq!(keys, [0, 2, 3, 4].map(|index| format!("server.trusted_proxies[{index}]")));
+        assert_eq!(server.trusted_proxies.len(), 1);
     }
 }

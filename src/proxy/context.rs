@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo};
+use dgx_gateway_filter::facts::ClientIp;
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::upstream::UpstreamPlan;
 use dgx_gateway_filter::{ErrorCode, Facts, FilterError, Outcome, Rope};
@@ -13,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::attempt::Attempt;
 use super::body::{Held, too_large};
+use super::client_ip::client_ip;
 use super::replay::ReplayHandle;
 use crate::route::Route;
 use crate::telemetry::{CoreMetrics, InFlight};
@@ -144,13 +146,17 @@ impl RequestCtx {
         }
     }
 
-    /// The head is here: takes over or makes the request id and starts the clock.
+    /// The head is here: takes over or makes the request id, states the [`ClientIp`] and starts the clock.
     pub(super) fn begin(&mut self, head: &http::request::Parts, peer: Option<SocketAddr>, metrics: &CoreMetrics) {
         let (id, value) = request_id(&head.headers);
         let shared = &mut self.chain.shared;
         shared.request = RequestInfo { id, route: Arc::from(UNMATCHED), peer, started: Instant::now() };
         for name in REQUEST_ID_HEADERS {
             shared.reply_headers.insert(name, value.clone());
+        }
+        if let Some(peer) = peer {
+            let client = client_ip(peer.ip(), &head.headers, &self.world.server.trusted_proxies);
+            shared.facts.insert(ClientIp(client));
         }
         self.in_flight = Some(metrics.enter(head.uri.path()));
     }

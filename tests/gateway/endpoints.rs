@@ -162,3 +162,19 @@ async fn a_client_that_leaves_a_large_list_unread_is_let_go() {
     let pages = tokio::time::timeout(Duration::from_secs(10), async { gateway.client().await.get("/v1/models").await });
     pages.await.unwrap().is_ok();
 }
+
+#[tokio::test]
+async fn describes_models_and_backends() {
+    let (gateway, _mock) = started(0).await;
+    let mut client = gateway.client().await;
+    for path in ["/v1/info", "/v1/info/"] {
+        let info = client.get(path).await.is_ok().json();
+        assert_eq!((&info["object"], &info["tenant_id"]), (&json!("info"), &json!("default")), "{path}");
+        assert_eq!(info["models"][0]["slugs"], json!(["m", "m-local"]), "{info}");
+        assert_eq!(info["backends"], json!([{"label": "first", "domain": "local", "status": "available"}]));
+        let members = info["models"][0].as_object().unwrap();
+        assert_eq!(members.len(), 18, "all members, known or not: {info}");
+    }
+    client.raw.request(&Method::GET, "/v1/info", &[], b"").await.unwrap();
+    client.answer().await.is_error(401, "missing_authorization", "headers.authorization");
+}

@@ -20,6 +20,8 @@ mod keepalive;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod proxies;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod replay;

@@ -23,6 +23,20 @@ pub fn parse(text: &str, file: &Path, ambient: &Ambient) -> Result<Value, Vec<Pr
     if problems.is_empty() { Ok(document) } else { Err(located(problems, file, text)) }
 }
 
+/// Parses a file's text and expands the value of one top-level key; `None` when it is not there.
+///
+/// # Errors
+/// The syntax error with its line, or every variable of the key that is not set.
+pub fn parse_key(text: &str, file: &Path, key: &str, ambient: &Ambient) -> Result<Option<Value>, Vec<Problem>> {
+    let document: Value = serde_yaml::from_str(text).map_err(|error| vec![syntax_problem(&error).in_file(file)])?;
+    let mut problems = Vec::new();
+    let value = document.get(key).filter(|value| !value.is_null()).cloned().map(|mut value| {
+        expand(&mut value, key, ambient, &mut problems);
+        value
+    });
+    if problems.is_empty() { Ok(value) } else { Err(located(problems, file, text)) }
+}
+
 /// Reads a parsed document into its file shape.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::path::Path;
 use dgx_gateway_filter::BuildError;
 use secrecy::SecretString;
 
-const SECRET_BYTES: usize = 32;
+use crate::random::{self, SECRET_BYTES};
 
 /// The bootstrap secret.
 pub(crate) struct Bootstrap {
@@ -43,9 +43,7 @@ fn load(path: &Path) -> io::Result<Option<Bootstrap>> {
 /// Writes a new secret to a temporary file (mode 0600) and puts it in place whole, unless one is there by now.
 fn make(keys: &Path, path: &Path) -> io::Result<Bootstrap> {
     DirBuilder::new().recursive(true).mode(0o700).create(keys)?;
-    let mut random = [0; SECRET_BYTES];
-    getrandom::fill(&mut random)?;
-    let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let secret = random::secret()?;
     let mut file = tempfile::Builder::new().prefix(".bootstrap-token").tempfile_in(keys)?;
     writeln!(file, "{secret}")?;
     file.as_file().sync_all()?;

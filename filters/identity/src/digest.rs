@@ -24,6 +24,11 @@ impl Digest {
         Some(Self(bytes))
     }
 
+    /// The digits that [`Self::from_hex`] reads, in lower case.
+    pub(crate) fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Compares in a time that does not depend on the content.
     pub(crate) fn equals(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()

@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::scopes::Role;
 use crate::tenant::{DEFAULT_TENANT, Tenant};
 use crate::token::{Secret, Token, VISIBLE, is_sendable};
+use crate::tokens_file::Listed;
 use crate::user;
 use crate::yaml::{Node, Reader};
 
@@ -35,6 +36,29 @@ pub(crate) fn read(path: &Path, text: Option<&str>, ambient: &Ambient) -> Result
         add_environment_token(&mut checked, token, secret, &mut problems);
     }
     if problems.is_empty() { Ok(checked) } else { Err(problems) }
+}
+
+/// The tokens of the file alone, as they may be shown.
+pub(crate) fn listed(path: &Path, text: Option<&str>, ambient: &Ambient) -> Result<Vec<Listed>, Vec<Problem>> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let default_exists = environment_token(ambient, &mut Vec::new()).is_some();
+    let checked = parse(text, ambient, default_exists)
+        .map_err(|found| found.into_iter().map(|problem| problem.in_file(path)).collect::<Vec<_>>())?;
+    let listed = |(token, secrets): &(Token, Vec<Secret>)| Listed {
+        id: token.id.to_string(),
+        role: token.role.map(Role::as_str),
+        tenant: token.bound_tenant.as_deref().map(str::to_owned),
+        user: token.default_user_id.as_deref().map(str::to_owned),
+        secrets: secrets.len(),
+        // one that lasts makes the token last
+        expires: secrets
+            .iter()
+            .map(Secret::expires_at)
+            .collect::<Option<Vec<_>>>()
+            .and_then(|all| all.into_iter().max()),
+        label: token.label.clone(),
+    };
+    Ok(checked.tokens.iter().map(listed).collect())
 }
 
 fn parse(text: &str, ambient: &Ambient, default_exists: bool) -> Result<CheckedTokens, Vec<Problem>> {

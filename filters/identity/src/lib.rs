@@ -12,6 +12,7 @@
 //! | `file`, `yaml`, `expand`, `locate` | reading `tokens.yaml` with all its problems at once |
 //! | [`token`], [`tenant`], [`defaults`], [`scopes`] | what the file says, checked and typed |
 //! | [`catalog`], `bootstrap` | the tokens in use, and the one that is made when there is none |
+//! | [`edit`], [`tokens_file`], `random` | changing `tokens.yaml` for the command line: text, file, new secrets |
 //! | `authenticate`, `credential`, `tenant_choice` | filter `identity`: secret, tenant, client address |
 //! | `access`, `user` | filter `access`: scope and user id |
 //! | `header`, `refusal` | single header values, and how a refusal is said |
@@ -24,8 +25,10 @@ pub mod config;
 mod credential;
 pub mod defaults;
 mod digest;
+pub mod edit;
 mod file;
 mod header;
+mod random;
 mod refusal;
 pub mod scopes;
 mod service;
@@ -34,10 +37,13 @@ mod tenant_choice;
 #[cfg(test)]
 mod testing;
 pub mod token;
+pub mod tokens_file;
 mod user;
 mod yaml;
 
 pub use self::access::{Access, AccessConfig, CheckedAccess, UserIdRule};
 pub use self::authenticate::{Authenticate, AuthenticateConfig};
 pub use self::catalog::{CheckedTokens, Tokens};
+pub use self::edit::NewToken;
 pub use self::service::Service;
+pub use self::tokens_file::{EditError, Listed, TokensFile};

@@ -14,6 +14,16 @@ pub enum Role {
 }
 
 impl Role {
+    /// The word in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::TenantAdmin => "tenant_admin",
+            Self::User => "user",
+        }
+    }
+
     /// From the word in the file.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {

@@ -67,6 +67,11 @@ impl Secret {
         self.not_before.is_none_or(|from| from <= now) && self.expires_at.is_none_or(|until| now < until)
     }
 
+    /// When it ends; `None`: never.
+    pub(crate) fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
     fn read(node: Node, reader: &mut Reader<'_>) -> Option<Self> {
         let mut section = node.section(reader)?;
         let digest = digest(&mut section, reader);

@@ -8,7 +8,7 @@ use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::upstream::{Address, EmbeddedUpstreams, HttpVersion, Upstream};
 use http::{HeaderName, HeaderValue, Uri, header};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::settings::BackendFile;
 
@@ -28,7 +28,7 @@ pub enum BackendKind {
 }
 
 /// Where a backend computes.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Domain {
     /// At a provider.
@@ -96,6 +96,8 @@ pub struct Backend {
     pub label: Arc<str>,
     /// Where it computes.
     pub domain: Domain,
+    /// Whether it is used at all; if not, it is only listed.
+    pub enabled: bool,
     /// How it is reached.
     pub upstream: Arc<Upstream>,
     /// Path before that of the protocol, without a trailing slash.
@@ -196,6 +198,7 @@ pub(crate) fn check(
         id: file.id.as_str().into(),
         label,
         domain: file.domain,
+        enabled: file.enabled.unwrap_or(true),
         upstream: Arc::new(upstream),
         base_path,
         credential,

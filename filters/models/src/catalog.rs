@@ -10,6 +10,8 @@ pub mod entry;
 mod read;
 mod slugs;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
@@ -17,19 +19,20 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::facts::Principal;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::entry::Entry;
 pub(crate) use self::entry::ordered;
 pub(crate) use self::read::{Sources, discovered, discovered_entry, is_slug, read};
 use crate::backend::{Backend, Protocol};
 use crate::glob::matches;
+use crate::settings::{LicenseFile, ModalitiesFile, Reasoning};
 
 /// Scope that makes slugs of single machines known.
-const MACHINE_SCOPE: &str = "models:use:machine";
+pub(crate) const MACHINE_SCOPE: &str = "models:use:machine";
 
 /// What a model does.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum ModelKind {
@@ -77,8 +80,39 @@ pub struct Model {
     pub response_model: Option<Arc<str>>,
     /// Caps of embedding inputs.
     pub embedding: EmbeddingCaps,
+    /// What nothing but `GET /v1/info` tells.
+    pub about: About,
     /// Where it runs, in order.
     pub route: Vec<Arc<Entry>>,
+    /// The route with the entries that are only listed.
+    pub listed: Vec<Arc<Entry>>,
+}
+
+/// What the catalog says of a model for people and for programs that choose one. `None`: not known.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// Family.
+    pub family: Option<String>,
+    /// Owner.
+    pub vendor: Option<String>,
+    /// One line.
+    pub description: Option<String>,
+    /// Context window in tokens.
+    pub context_window: Option<u64>,
+    /// Whether it calls tools.
+    pub tools: Option<bool>,
+    /// Whether it thinks before it answers.
+    pub reasoning: Option<Reasoning>,
+    /// Kinds of input and output.
+    pub modalities: ModalitiesFile,
+    /// Whether it can be asked for JSON.
+    pub json_mode: bool,
+    /// Licence.
+    pub license: Option<LicenseFile>,
+    /// How long an answer takes as a rule.
+    pub typical_response_seconds: Option<u32>,
+    /// Further words.
+    pub notes: Option<Arc<str>>,
 }
 
 /// Caps of embedding inputs.
@@ -126,8 +160,23 @@ pub struct Slug {
     pub model: Arc<Model>,
     /// Its part of the route.
     pub entries: Vec<Arc<Entry>>,
+    /// Its part of the route with the entries that are only listed.
+    pub listed: Vec<Arc<Entry>>,
     /// Tenants that know it; empty for the tiers that everybody knows.
     pub tenants: Vec<String>,
+    /// What a further name stands for.
+    pub target: Option<Target>,
+    /// For people.
+    pub notes: Option<Arc<str>>,
+}
+
+/// What a further name stands for.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The slug.
+    pub slug: Arc<str>,
+    /// Its tier.
+    pub tier: Tier,
 }
 
 /// Why a slug cannot be used.
@@ -144,15 +193,18 @@ pub enum Unusable {
 pub struct Catalog {
     slugs: Vec<Arc<Slug>>,
     by_id: HashMap<Arc<str>, usize>,
-    /// Backends in file order.
+    /// Backends in use, in file order.
     pub backends: Vec<Arc<Backend>>,
+    /// All backends, in file order.
+    pub listed: Vec<Arc<Backend>>,
 }
 
 impl Catalog {
     /// A catalog of slugs in the order in which they are listed. The first of two with one name wins.
     #[must_use]
-    pub fn new(slugs: Vec<Arc<Slug>>, backends: Vec<Arc<Backend>>) -> Self {
-        let mut catalog = Self { backends, ..Self::default() };
+    pub fn new(slugs: Vec<Arc<Slug>>, listed: Vec<Arc<Backend>>) -> Self {
+        let backends = listed.iter().filter(|backend| backend.enabled).cloned().collect();
+        let mut catalog = Self { backends, listed, ..Self::default() };
         for slug in slugs {
             if !catalog.by_id.contains_key(&slug.id) {
                 catalog.by_id.insert(Arc::clone(&slug.id), catalog.slugs.len());

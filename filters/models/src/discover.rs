@@ -179,7 +179,7 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Ca
     }
     // backends keep their order in the list, whoever was found first
     slugs.sort_by_key(|slug| slug.entries.first().and_then(place));
-    Catalog::new(slugs, catalog.backends.clone())
+    Catalog::new(slugs, catalog.listed.clone())
 }
 
 /// Model lists do not say what a model does; names of embedding models mostly do.

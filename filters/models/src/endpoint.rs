@@ -1,9 +1,10 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`.
+//! `GET /v1/models`, `GET /v1/models/{id}` and `GET /v1/info`.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use dgx_gateway_filter::facts::Principal;
@@ -11,6 +12,7 @@ use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind, ErrorCode, Facts, F
 use serde::Serialize;
 
 use crate::catalog::Slug;
+use crate::info::Info;
 use crate::service::Models;
 
 /// The endpoint kind `models`.
@@ -21,7 +23,11 @@ impl EndpointKind for ListEndpoint {
 
     fn build(env: &BuildEnv) -> Result<Router, BuildError> {
         let service = env.service::<Models>()?;
-        Ok(Router::new().route("/v1/models", get(list)).route("/v1/models/{*id}", get(one)).with_state(service))
+        let router = Router::new()
+            .route("/v1/info", get(info))
+            .route("/v1/models", get(list))
+            .route("/v1/models/{*id}", get(one));
+        Ok(router.with_state(service))
     }
 }
 
@@ -48,6 +54,11 @@ async fn list(State(service): State<Arc<Models>>, Extension(facts): Extension<Fa
     let catalog = service.catalog.load();
     let usable = catalog.slugs().iter().filter(|slug| slug.usable_by(principal));
     Json(List { object: "list", data: usable.map(|slug| item(slug)).collect() })
+}
+
+async fn info(State(service): State<Arc<Models>>, Extension(facts): Extension<Facts>) -> Response {
+    let catalog = service.catalog.load();
+    Json(Info::of(&catalog, facts.get::<Principal>())).into_response()
 }
 
 async fn one(

@@ -6,7 +6,7 @@
 //!   [`ModelTraits`](dgx_gateway_filter::facts::ModelTraits), makes the plan of attempts, rewrites the request for
 //!   each of them, judges what comes back and rewrites the answer. Hooks: once per request, once per attempt, and
 //!   per piece of the answer.
-//! - [`ListEndpoint`] (`models`) is `GET /v1/models`.
+//! - [`ListEndpoint`] (`models`) is `GET /v1/models` and `GET /v1/info`.
 //!
 //! When no backend answers, the filter refuses with the code of the last failure; it never invents an answer.
 
@@ -20,6 +20,7 @@ mod endpoint;
 mod events;
 mod filter;
 mod glob;
+mod info;
 mod judge;
 mod max_tokens;
 mod relay;
@@ -33,5 +34,5 @@ pub use self::filter::{Route, RouteConfig};
 pub use self::service::{Checked, Models, Service};
 pub use self::settings::{
     AliasEntryFile, BackendEntryFile, BackendFile, CatalogFile, ConstraintsFile, EntryFile, LicenseFile,
-    ModalitiesFile, ModelFile, PinFile, Settings, StreamFile, TenantAliasFile,
+    ModalitiesFile, ModelFile, PinFile, Reasoning, Settings, StreamFile, TenantAliasFile,
 };

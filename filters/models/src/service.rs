@@ -128,8 +128,8 @@ fn ids(files: &[BackendFile]) -> Vec<String> {
     files.iter().map(|file| file.id.clone()).collect()
 }
 
-fn sources<'a>(enabled: &'a [Arc<Backend>], ids: &'a [String]) -> Sources<'a> {
-    Sources { enabled, ids }
+fn sources<'a>(backends: &'a [Arc<Backend>], ids: &'a [String]) -> Sources<'a> {
+    Sources { backends, ids }
 }
 
 fn host_of(root: &str) -> String {
@@ -158,7 +158,12 @@ fn read_models(file: &Path, ambient: &Ambient, problems: &mut Vec<Problem>) -> (
     }
 }
 
-fn backends(files: &[BackendFile], embedded: &EmbeddedUpstreams, problems: &mut Vec<Problem>) -> Vec<Arc<Backend>> {
+/// The backends that are valid, in file order.
+pub(crate) fn backends(
+    files: &[BackendFile],
+    embedded: &EmbeddedUpstreams,
+    problems: &mut Vec<Problem>,
+) -> Vec<Arc<Backend>> {
     let (mut local, mut cloud) = (0, 0);
     let mut built: Vec<Arc<Backend>> = Vec::new();
     for (index, file) in files.iter().enumerate() {
@@ -175,9 +180,7 @@ fn backends(files: &[BackendFile], embedded: &EmbeddedUpstreams, problems: &mut 
         if built.iter().any(|known| known.label == backend.label) {
             problems.push(Problem::at(format!("{key}.label"), "stands twice"));
         }
-        if file.enabled.unwrap_or(true) {
-            built.push(Arc::new(backend));
-        }
+        built.push(Arc::new(backend));
     }
     built
 }

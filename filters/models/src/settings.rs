@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendKind, Domain, Protocol};
 use crate::catalog::ModelKind;
@@ -60,7 +60,7 @@ pub struct BackendFile {
     pub connect_timeout_ms: Option<u64>,
     /// Longest time until the first byte of a stream in seconds; 1 to 3600. Default 120.
     pub first_byte_timeout_seconds: Option<u64>,
-    /// False takes it out of all routes. Default true.
+    /// False takes it out of all routes; `GET /v1/info` shows it as `catalog`. Default true.
     pub enabled: Option<bool>,
     /// Whether its own count of prompt tokens replaces the estimate; needs the protocol `tokenize`. Default false.
     pub exact_tokens: Option<bool>,
@@ -135,8 +135,8 @@ pub struct ModelFile {
     pub modalities: ModalitiesFile,
     /// Whether it calls tools.
     pub tools: Option<bool>,
-    /// `no`, `yes` or `configurable`.
-    pub reasoning: Option<String>,
+    /// Whether it thinks before it answers: `no`, `yes` or `configurable`.
+    pub reasoning: Option<Reasoning>,
     /// Limits of requests.
     #[serde(default)]
     pub constraints: ConstraintsFile,
@@ -155,8 +155,20 @@ pub struct ModelFile {
     pub route: Vec<EntryFile>,
 }
 
+/// Whether a model thinks before it answers.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reasoning {
+    /// The request decides.
+    Configurable,
+    /// Never.
+    No,
+    /// Always.
+    Yes,
+}
+
 /// Licence of a model.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LicenseFile {
     /// Its name.
@@ -166,7 +178,7 @@ pub struct LicenseFile {
 }
 
 /// Kinds of input and output.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModalitiesFile {
     /// Default `[text]`.
@@ -233,4 +245,6 @@ pub struct BackendEntryFile {
     pub group: Option<u32>,
     /// Context length there, in tokens.
     pub max_model_len: Option<u64>,
+    /// False takes this step out of the route; `GET /v1/info` shows it as `catalog`. Default true.
+    pub enabled: Option<bool>,
 }

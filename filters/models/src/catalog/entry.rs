@@ -18,6 +18,8 @@ const LONGEST_SKIP: Duration = Duration::from_secs(60);
 pub struct Entry {
     /// The backend.
     pub backend: Arc<Backend>,
+    /// Whether it is tried; if not, it is only listed.
+    pub enabled: bool,
     /// Name of the model there.
     pub model: Arc<str>,
     /// Base alias of the model that lists it; differs from that of the request on composite routes.

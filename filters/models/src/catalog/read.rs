@@ -7,7 +7,7 @@ use dgx_gateway_filter::Problem;
 use dgx_gateway_wire::request::{MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPUTS};
 
 use super::entry::{Entry, History};
-use super::{EmbeddingCaps, Model, ModelKind, Slug, Tier, slugs};
+use super::{About, EmbeddingCaps, Model, ModelKind, Slug, Tier, slugs};
 use crate::backend::Backend;
 use crate::settings::{AliasEntryFile, BackendEntryFile, CatalogFile, ConstraintsFile, EntryFile, ModelFile};
 
@@ -16,9 +16,9 @@ const DEFAULT_CREATED: i64 = 1_735_689_600;
 
 /// The backends that routes may name.
 pub(crate) struct Sources<'a> {
-    /// In use.
-    pub enabled: &'a [Arc<Backend>],
-    /// Ids of all of them; an entry of one that is not enabled is left out.
+    /// Those that are valid.
+    pub backends: &'a [Arc<Backend>],
+    /// Ids of all of them; an entry of one that is not valid is left out.
     pub ids: &'a [String],
 }
 
@@ -38,11 +38,13 @@ pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<
     unique(&all, problems);
     let mut names = Vec::new();
     for (name, pin) in &file.pins {
-        names.extend(other_name(&format!("pins.{name}"), name, &pin.target, Tier::Pin, &[], &all, problems));
+        let slug = other_name(&format!("pins.{name}"), name, &pin.target, Tier::Pin, &all, problems);
+        names.extend(slug.map(|slug| Slug { notes: pin.notes.as_deref().map(Into::into).or(slug.notes), ..slug }));
     }
     for (index, alias) in file.tenant_aliases.iter().enumerate() {
         let key = format!("tenant_aliases[{index}]");
-        names.extend(other_name(&key, &alias.slug, &alias.target, Tier::Tenant, &alias.tenants, &all, problems));
+        let slug = other_name(&key, &alias.slug, &alias.target, Tier::Tenant, &all, problems);
+        names.extend(slug.map(|slug| Slug { tenants: alias.tenants.clone(), ..slug }));
     }
     all.extend(names);
     all.into_iter().map(Arc::new).collect()
@@ -77,7 +79,7 @@ impl<'a> Reader<'a> {
     }
 
     fn entry(&mut self, model: &ModelFile, entry: &BackendEntryFile, key: &str) -> Option<Arc<Entry>> {
-        let backend = self.sources.enabled.iter().find(|backend| *backend.id == *entry.backend);
+        let backend = self.sources.backends.iter().find(|backend| *backend.id == *entry.backend);
         if backend.is_none() && !self.sources.ids.contains(&entry.backend) {
             self.problems.push(Problem::at(format!("{key}.backend"), format!("there is no backend {}", entry.backend)));
         }
@@ -88,6 +90,7 @@ impl<'a> Reader<'a> {
         }
         Some(Arc::new(Entry {
             backend: Arc::clone(backend),
+            enabled: backend.enabled && entry.enabled.unwrap_or(true),
             model: entry.model.as_str().into(),
             alias: model.alias.as_str().into(),
             floor: model.constraints.min_max_tokens,
@@ -127,7 +130,7 @@ impl<'a> Reader<'a> {
 
     fn model(&mut self, index: usize, file: &'a ModelFile) -> Model {
         let key = format!("models[{index}]");
-        let route = self.expand(file, &key, &mut Vec::new());
+        let listed = self.expand(file, &key, &mut Vec::new());
         Model {
             alias: file.alias.as_str().into(),
             kind: file.kind,
@@ -139,7 +142,21 @@ impl<'a> Reader<'a> {
             max_output_tokens: file.max_output_tokens,
             response_model: file.response_model.as_deref().map(Into::into),
             embedding: caps(&file.constraints, file.dimensions_supported, &key, self.problems),
-            route,
+            about: About {
+                family: file.family.clone(),
+                vendor: file.vendor.clone(),
+                description: file.description.clone(),
+                context_window: file.context_window,
+                tools: file.tools,
+                reasoning: file.reasoning,
+                modalities: file.modalities.clone(),
+                json_mode: file.json_mode.unwrap_or(file.kind == ModelKind::Chat),
+                license: file.license.clone(),
+                typical_response_seconds: file.constraints.typical_response_seconds,
+                notes: file.notes.as_deref().map(Into::into),
+            },
+            route: listed.iter().filter(|entry| entry.enabled).cloned().collect(),
+            listed,
         }
     }
 }
@@ -176,7 +193,6 @@ fn other_name(
     name: &str,
     target: &str,
     tier: Tier,
-    tenants: &[String],
     all: &[Slug],
     problems: &mut Vec<Problem>,
 ) -> Option<Slug> {
@@ -187,7 +203,7 @@ fn other_name(
     if found.is_none() {
         problems.push(Problem::at(format!("{key}.target"), format!("there is no slug {target}")));
     }
-    found.map(|target| slugs::renamed(name, target, tier, tenants.to_vec()))
+    found.map(|target| slugs::renamed(name, target, tier))
 }
 
 /// Whether a model name may be used as a slug; names that backends report are checked, too.
@@ -204,6 +220,7 @@ pub(crate) fn is_slug(text: &str) -> bool {
 pub(crate) fn discovered_entry(name: &str, backend: &Arc<Backend>) -> Entry {
     Entry {
         backend: Arc::clone(backend),
+        enabled: true,
         model: name.into(),
         alias: name.into(),
         floor: None,
@@ -235,7 +252,18 @@ pub(crate) fn discovered(alias: &str, kind: ModelKind, route: Vec<Arc<Entry>>) -
         max_output_tokens: None,
         response_model: None,
         embedding,
+        about: About { json_mode: kind == ModelKind::Chat, ..About::default() },
+        listed: route.clone(),
         route: route.clone(),
     };
-    Slug { id: alias, tier: Tier::Base, model: Arc::new(model), entries: route, tenants: Vec::new() }
+    Slug {
+        id: alias,
+        tier: Tier::Base,
+        model: Arc::new(model),
+        listed: route.clone(),
+        entries: route,
+        tenants: Vec::new(),
+        target: None,
+        notes: None,
+    }
 }

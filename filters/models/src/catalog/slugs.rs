@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::entry::Entry;
-use super::{Model, Slug, Tier};
+use super::{Model, Slug, Target, Tier};
 use crate::backend::Domain;
 
 /// The alias and its derived slugs, in the order in which they are listed.
@@ -32,12 +32,21 @@ pub(super) fn of(model: &Arc<Model>) -> Vec<Slug> {
 }
 
 fn slug(model: &Arc<Model>, suffix: String, tier: Tier, part: impl Fn(&Entry) -> bool) -> Slug {
-    let mut entries: Vec<Arc<Entry>> = model.route.iter().filter(|entry| part(entry)).cloned().collect();
+    let mut listed: Vec<Arc<Entry>> = model.listed.iter().filter(|entry| part(entry)).cloned().collect();
     if suffix == "-cloud" {
         // by slot, then those without one in the order of the route
-        entries.sort_by_key(|entry| entry.backend.cloud_slot.unwrap_or(u32::MAX));
+        listed.sort_by_key(|entry| entry.backend.cloud_slot.unwrap_or(u32::MAX));
     }
-    Slug { id: format!("{}{suffix}", model.alias).into(), tier, model: Arc::clone(model), entries, tenants: Vec::new() }
+    Slug {
+        id: format!("{}{suffix}", model.alias).into(),
+        tier,
+        model: Arc::clone(model),
+        entries: listed.iter().filter(|entry| entry.enabled).cloned().collect(),
+        listed,
+        tenants: Vec::new(),
+        target: None,
+        notes: model.about.notes.clone(),
+    }
 }
 
 fn distinct<T: PartialEq>(model: &Model, of: impl Fn(&Entry) -> Option<T>) -> Vec<T> {
@@ -51,6 +60,15 @@ fn distinct<T: PartialEq>(model: &Model, of: impl Fn(&Entry) -> Option<T>) -> Ve
 }
 
 /// Another name of a slug.
-pub(super) fn renamed(name: &str, target: &Slug, tier: Tier, tenants: Vec<String>) -> Slug {
-    Slug { id: name.into(), tier, model: Arc::clone(&target.model), entries: target.entries.clone(), tenants }
+pub(super) fn renamed(name: &str, target: &Slug, tier: Tier) -> Slug {
+    Slug {
+        id: name.into(),
+        tier,
+        model: Arc::clone(&target.model),
+        entries: target.entries.clone(),
+        listed: target.listed.clone(),
+        tenants: Vec::new(),
+        target: Some(Target { slug: Arc::clone(&target.id), tier: target.tier }),
+        notes: target.notes.clone(),
+    }
 }

@@ -1,8 +1,6 @@
+use super::testing::{globs, principal};
 use super::*;
-use crate::settings::{BackendFile, CatalogFile};
 use dgx_gateway_filter::Problem;
-use dgx_gateway_filter::facts::Scopes;
-use dgx_gateway_filter::upstream::EmbeddedUpstreams;
 use std::time::{Duration, Instant};
 
 const BACKENDS: &str = "
@@ -33,52 +31,13 @@ tenant_aliases:
 ";
 
 fn read_catalog(models: &str) -> (Catalog, Vec<Problem>) {
-    let files: Vec<BackendFile> = serde_yaml::from_str(BACKENDS).unwrap();
-    let mut problems = Vec::new();
-    let embedded = EmbeddedUpstreams::default();
-    let backends: Vec<Arc<Backend>> = files
-        .iter()
-        .enumerate()
-        .map(|(index, file)| Arc::new(crate::backend::check(file, "b", index + 1, &embedded, &mut problems).unwrap()))
-        .collect();
-    let file: CatalogFile = serde_yaml::from_str(models).unwrap();
-    let ids: Vec<String> = files.into_iter().map(|file| file.id).collect();
-    let slugs = read(file, &Sources { enabled: &backends, ids: &ids }, &mut problems);
-    (Catalog::new(slugs, backends), problems)
+    testing::read_catalog(BACKENDS, models)
 }
 
 fn catalog() -> Catalog {
     let (catalog, problems) = read_catalog(MODELS);
     assert_eq!(problems, []);
     catalog
-}
-
-struct Holds(&'static [&'static str]);
-
-impl Scopes for Holds {
-    fn allow(&self, scope: &str) -> bool {
-        self.0.contains(&scope)
-    }
-}
-
-fn principal(tenant: &str, scopes: &'static [&'static str]) -> Principal {
-    Principal {
-        tenant_id: tenant.into(),
-        token_id: "t".into(),
-        user_id: None,
-        bearer_digest: [0; 32],
-        rate_limit: None,
-        rate_limit_bypass: false,
-        models: None,
-        max_tokens: None,
-        models_allowlist: None,
-        models_blacklist: None,
-        scopes: Arc::new(Holds(scopes)),
-    }
-}
-
-fn globs(globs: &[&str]) -> Option<Arc<[String]>> {
-    Some(globs.iter().map(|glob| (*glob).to_owned()).collect())
 }
 
 fn route(catalog: &Catalog, slug: &str) -> Vec<String> {
