@@ -67,3 +67,10 @@ pub fn greeting(env: &BuildEnv, listen: SocketAddr) -> Option<String> {
 pub fn version() -> dgx_gateway_discovery::Version {
     dgx_gateway_discovery::version()
 }
+
+/// Editing of the tokens file, for the command line.
+pub mod tokens {
+    pub use dgx_gateway_identity::config::AuthSettings;
+    pub use dgx_gateway_identity::edit::{expiry, expiry_text, grace};
+    pub use dgx_gateway_identity::{EditError, Listed, NewToken, TokensFile};
+}

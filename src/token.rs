@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use dgx_gateway::config::{Overrides, section};
+use dgx_gateway::registry::tokens::{
+    AuthSettings, EditError, Listed, NewToken, TokensFile, expiry, expiry_text, grace,
+};
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::clock::{Clock, SystemClock};
 use dgx_gateway_filter::yaml;
-use dgx_gateway_identity::config::AuthSettings;
-use dgx_gateway_identity::edit::{expiry, expiry_text, grace};
-use dgx_gateway_identity::{EditError, Listed, NewToken, TokensFile};
 
 use secrecy::ExposeSecret;
 

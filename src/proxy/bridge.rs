@@ -85,14 +85,15 @@ where
         rope_body(&held)
     };
     let request = request(session, ctx, body);
-    let response = match drive(session, ctx, service, request, live.then_some(sender)).await? {
+    let mut feed = Feed::new(session, live.then_some(sender));
+    let response = match drive(session, ctx, service, request, &mut feed).await? {
         Ok(response) => response,
         Err(error) => return Ok(Served::Refused(error)),
     };
     if let Some(error) = response.extensions().get::<CarriedError>().and_then(CarriedError::take) {
         return Ok(Served::Refused(error));
     }
-    respond(session, ctx, response).await?;
+    write(session, ctx, response, feed).await?;
     Ok(Served::Answered)
 }
 
@@ -127,71 +128,115 @@ fn canonical_uri(head: &http::request::Parts, path: &str) -> http::Uri {
     canonical.unwrap_or_else(|_| head.uri.clone())
 }
 
-/// Feeds the request body while the service wants it, and watches the client.
-/// A filter may refuse the body on its way.
+/// Carries the request body to the service, while it wants it, and watches the client.
+struct Feed {
+    sender: Option<mpsc::Sender<Bytes>>,
+    permit: Option<mpsc::OwnedPermit<Bytes>>,
+    /// The client waits for `100 Continue` before it sends.
+    expect: bool,
+}
+
+/// What one step of a feed came to.
+enum Step {
+    Refused(FilterError),
+    SayContinue,
+    Went,
+}
+
+impl Feed {
+    fn new(session: &Session, sender: Option<mpsc::Sender<Bytes>>) -> Self {
+        let expect = session.req_header().headers.contains_key(header::EXPECT) && !session.is_http2();
+        Self { sender, permit: None, expect }
+    }
+
+    /// Waits for room, then for a piece; with nothing to carry, for the client to leave. A filter may refuse the body
+    /// on its way.
+    ///
+    /// # Cancel safety
+    /// Dropping it between steps or inside one loses nothing.
+    async fn step(&mut self, session: &mut Session, ctx: &mut RequestCtx) -> pingora::Result<Step> {
+        if session.is_body_done() {
+            self.end();
+            session.read_body_or_idle(true).await.map_err(Error::into_down)?;
+            let more = Error::e_explain(ErrorType::ConnectionClosed, "the client sent more than its request");
+            return more.map_err(Error::into_down);
+        }
+        // the service dropped the body: its bytes, read as idleness, would be taken for a breach of the protocol
+        let Some(sender) = &self.sender else { return std::future::pending().await };
+        if self.permit.is_none() {
+            match sender.clone().reserve_owned().await {
+                Ok(permit) => self.permit = Some(permit),
+                Err(_) => self.sender = None,
+            }
+            return Ok(if std::mem::take(&mut self.expect) { Step::SayContinue } else { Step::Went });
+        }
+        let piece = session.read_body_or_idle(false).await.map_err(Error::into_down)?;
+        if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
+            if let Err(error) = ctx.passing(session.req_header(), &piece) {
+                return Ok(Step::Refused(error));
+            }
+            if let Some(permit) = self.permit.take() {
+                permit.send(piece);
+            }
+        }
+        Ok(Step::Went)
+    }
+
+    /// The body is complete: an empty piece says so, once.
+    fn end(&mut self) {
+        let Some(sender) = self.sender.take() else { return };
+        match self.permit.take() {
+            Some(permit) => drop(permit.send(Bytes::new())),
+            // no room yet; the service may have stopped listening
+            None => drop(tokio::spawn(async move { drop(sender.send(Bytes::new()).await) })),
+        }
+    }
+}
+
+async fn say_continue(session: &mut Session) -> pingora::Result<()> {
+    let keepalive = session.get_keepalive();
+    session.write_continue_response().await.map_err(Error::into_down)?;
+    session.set_keepalive(keepalive);
+    Ok(())
+}
+
+/// Runs the service until it answers.
 async fn drive<S>(
     session: &mut Session,
     ctx: &mut RequestCtx,
     service: S,
     request: http::Request<Body>,
-    sender: Option<mpsc::Sender<Bytes>>,
+    feed: &mut Feed,
 ) -> pingora::Result<Result<Reply, FilterError>>
 where
     S: tower::Service<http::Request<Body>, Response = Reply, Error = Infallible> + Send,
     S::Future: Send,
 {
-    let mut sender = sender;
-    let mut permit: Option<mpsc::OwnedPermit<Bytes>> = None;
-    let mut expect = session.req_header().headers.contains_key(header::EXPECT) && !session.is_http2();
     let mut answer = std::pin::pin!(service.oneshot(request));
     loop {
-        let wants = sender.clone();
-        // nothing to read any more: only watch whether the client leaves. With a body that the service did not
-        // want that is impossible: its bytes would be taken for a breach of the protocol.
-        let watch_only = session.is_body_done();
-        tokio::select! {
+        let step = tokio::select! {
             biased;
             response = &mut answer => return Ok(Ok(response.unwrap_or_else(|never| match never {}))),
-            room = reserve(wants), if sender.is_some() && permit.is_none() => match room {
-                Some(room) => {
-                    if std::mem::take(&mut expect) {
-                        let keepalive = session.get_keepalive();
-                        session.write_continue_response().await.map_err(Error::into_down)?;
-                        session.set_keepalive(keepalive);
-                    }
-                    permit = Some(room);
-                }
-                None => sender = None, // the service dropped the body
-            },
-            piece = session.read_body_or_idle(watch_only), if watch_only || permit.is_some() => {
-                let piece = piece.map_err(Error::into_down)?;
-                let end = piece.is_none() || session.is_body_done();
-                if let Some(piece) = &piece
-                    && let Err(error) = ctx.passing(session.req_header(), piece)
-                {
-                    return Ok(Err(error));
-                }
-                if let (Some(piece), Some(permit)) = (piece.filter(|piece| !piece.is_empty()), permit.take()) {
-                    permit.send(piece);
-                }
-                if end && let Some(sender) = sender.take() {
-                    // an empty piece marks the end; the service may have stopped listening
-                    tokio::spawn(async move { drop(sender.send(Bytes::new()).await) });
-                }
-            }
+            step = feed.step(session, ctx) => step?,
+        };
+        match step {
+            Step::Refused(error) => return Ok(Err(error)),
+            Step::SayContinue => say_continue(session).await?,
+            Step::Went => {}
         }
     }
 }
 
-async fn reserve(sender: Option<mpsc::Sender<Bytes>>) -> Option<mpsc::OwnedPermit<Bytes>> {
-    sender?.reserve_owned().await.ok()
-}
-
-/// Writes a response that was made in this process.
+/// Writes a response that a filter gave.
 ///
 /// # Cancel safety
 /// Dropping it drops the response body, which cancels its producer.
-pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Reply) -> pingora::Result<()> {
+pub(super) async fn respond(session: &mut Session, ctx: &mut RequestCtx, reply: Reply) -> pingora::Result<()> {
+    let feed = Feed::new(session, None);
+    write(session, ctx, reply, feed).await
+}
+
+async fn write(session: &mut Session, ctx: &mut RequestCtx, reply: Reply, mut feed: Feed) -> pingora::Result<()> {
     let (parts, mut body) = reply.into_parts();
     let head_only = session.req_header().method == Method::HEAD;
     let no_body = head_only || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -203,7 +248,6 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
     if length.is_none() && !no_body && version == Version::HTTP_11 {
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?; // else the engine delimits by closing
     }
-    let body_done = session.is_body_done();
     session.write_response_header(Box::new(head), no_body).await.map_err(Error::into_down)?;
     if no_body {
         return Ok(());
@@ -212,9 +256,13 @@ pub(super) async fn respond(session: &mut Session, ctx: &RequestCtx, reply: Repl
         let frame = tokio::select! {
             biased;
             frame = body.frame() => frame,
-            left = session.read_body_or_idle(true), if body_done => {
-                left.map_err(Error::into_down)?;
-                return Error::e_explain(ErrorType::ConnectionClosed, "the client sent more than its request").map_err(Error::into_down);
+            // the service may answer while it still reads; a refusal can no longer be said, so the body just ends
+            step = feed.step(session, ctx) => {
+                if let Step::Refused(error) = step? {
+                    tracing::debug!(error.code = error.code.as_str(), "an upload was refused inside its answer");
+                    feed.sender = None;
+                }
+                continue;
             }
         };
         match frame {

@@ -6,6 +6,8 @@ mod harness;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod bridge;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod endpoints;
