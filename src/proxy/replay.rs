@@ -38,6 +38,9 @@ pub(super) const CUT: ErrorType = ErrorType::new("AnswerCut");
 /// Largest slice given to the engine at once: 128 KiB keeps the watch on the client and the time limits close.
 const SLICE: usize = 128 * 1024;
 
+/// Parts of a body below this size are sent together: a patched body of a few kilobytes is one write, not five.
+const SMALL_PART: usize = 16 * 1024;
+
 /// What the core and the wrapper share about the current attempt.
 #[derive(Default)]
 struct Control {
@@ -87,7 +90,7 @@ impl ReplayHandle {
     pub(super) fn prepare(&self, body: Rope, timeouts: AttemptTimeouts) {
         let mut control = lock(&self.0);
         control.length = body.len();
-        control.body = body;
+        control.body = body.joined(SMALL_PART);
         control.timeouts = Some(timeouts);
         control.hold = false;
         control.release = None;

@@ -99,6 +99,22 @@ impl Rope {
         out
     }
 
+    /// The same bytes with runs of pieces below `small` bytes joined: each piece costs its receiver a write.
+    #[must_use]
+    pub fn joined(self, small: usize) -> Self {
+        if self.parts.len() < 2 {
+            return self;
+        }
+        let mut out = Self { parts: Vec::with_capacity(self.parts.len()), len: 0 };
+        for run in self.parts.chunk_by(|a, b| a.len() < small && b.len() < small) {
+            match run {
+                [single] => out.push(single.clone()),
+                several => out.push(several.concat().into()),
+            }
+        }
+        out
+    }
+
     fn copy_into(&self, out: &mut Self, range: Range<usize>) {
         for (part, within) in self.slices(range) {
             out.push(part.slice(within));
@@ -181,6 +197,14 @@ mod tests {
         assert_eq!(patched.parts()[0].as_ptr(), big.as_ptr());
         assert_eq!(patched.parts()[2].as_ptr(), big.slice(12..).as_ptr());
         assert_eq!(patched.len(), big.len() + 1);
+    }
+
+    #[test]
+    fn small_pieces_are_joined_and_large_ones_stay() {
+        let joined = rope(&[vec![1], vec![2; 3], vec![3; 9], vec![4], vec![5]]).joined(5);
+        let lengths: Vec<usize> = joined.parts().iter().map(Bytes::len).collect();
+        assert_eq!((lengths, joined.len()), (vec![4, 9, 2], 15));
+        assert_eq!(rope(&[vec![1], vec![2]]).joined(5).parts().len(), 1);
     }
 
     #[test]
