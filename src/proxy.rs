@@ -37,7 +37,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use self::admit::{Admitted, Stop, admit};
 use self::attempt::{Judged, Next, Stage, failure_of};
 use self::heads::Framing;
-use self::replay::{CUT, HELD_BACK, STALLED, TOTAL};
+use self::replay::{CUT, HELD_BACK, ReplayHandle, STALLED, TOTAL};
 use crate::reply;
 use crate::shutdown::Draining;
 use crate::telemetry::CoreMetrics;
@@ -409,6 +409,19 @@ impl ProxyHttp for Gateway {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
         if let Some(replay) = &ctx.replay {
             replay.restore(session);
+        }
+        let released = ctx.replay.as_ref().filter(|_| *error.etype() == HELD_BACK).and_then(ReplayHandle::take_release);
+        if let Some((head, body)) = released {
+            // a held response that ended without a last piece (an empty body, trailers): nothing failed
+            let status = head.status.as_u16();
+            let written = match session.write_response_header(head, false).await {
+                Ok(()) => session.write_response_body(Some(body), true).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
+                tracing::debug!(%error, "the client left before its answer");
+            }
+            return FailToProxy { error_code: status, can_reuse_downstream: false };
         }
         let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
         let said = matches!(ctx.attempt.stage, Stage::Said);

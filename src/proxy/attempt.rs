@@ -90,7 +90,7 @@ impl RequestCtx {
             exchange.attempt(&mut request, &mut self.chain.shared.cx(head))?;
         }
         if let Some(replay) = &self.replay {
-            replay.prepare(request.body.clone(), request.timeouts);
+            replay.prepare(request.body.clone(), request.timeouts, upstream.version);
         }
         self.attempt.stage = Stage::Waiting;
         self.held_answer.give_back();
@@ -229,7 +229,7 @@ impl RequestCtx {
     pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
             (Some(_), _, Some(code)) if matches!(self.attempt.stage, Stage::Broken | Stage::Said) => Outcome::Cut(code),
-            (Some(status), _, None) if matches!(self.attempt.stage, Stage::Complete) => {
+            (Some(status), _, None) if matches!(self.attempt.stage, Stage::Complete | Stage::Released) => {
                 Outcome::Answered { status, code: None }
             }
             (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::Rope;
-use dgx_gateway_filter::upstream::AttemptTimeouts;
+use dgx_gateway_filter::upstream::{AttemptTimeouts, HttpVersion};
 use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -47,6 +47,7 @@ struct Control {
     body: Rope,
     length: usize,
     timeouts: Option<AttemptTimeouts>,
+    version: HttpVersion,
     hold: bool,
     release: Option<(Box<ResponseHeader>, Bytes)>,
     cut: bool,
@@ -78,6 +79,7 @@ impl ReplayHandle {
             any_byte: false,
             begun: false,
             answered: false,
+            version: HttpVersion::Http1,
             timer: None,
             pending_head: None,
             holding: false,
@@ -87,14 +89,20 @@ impl ReplayHandle {
     }
 
     /// What the next attempt sends, and how long it may take.
-    pub(super) fn prepare(&self, body: Rope, timeouts: AttemptTimeouts) {
+    pub(super) fn prepare(&self, body: Rope, timeouts: AttemptTimeouts, version: HttpVersion) {
         let mut control = lock(&self.0);
         control.length = body.len();
         control.body = body.joined(SMALL_PART);
         control.timeouts = Some(timeouts);
+        control.version = version;
         control.hold = false;
         control.release = None;
         control.cut = false;
+    }
+
+    /// Takes a released response that the engine had no more piece to carry.
+    pub(super) fn take_release(&self) -> Option<(Box<ResponseHeader>, Bytes)> {
+        lock(&self.0).release.take()
     }
 
     /// Ends the exchange with [`CUT`] as soon as the pieces that are on their way have been written.
@@ -149,6 +157,8 @@ struct Replay {
     begun: bool,
     /// Something of the response has arrived.
     answered: bool,
+    /// What the upstream of the attempt speaks.
+    version: HttpVersion,
     timer: Option<Pin<Box<Sleep>>>,
     /// A response head that leaves with the first bytes of its body, so that a failure before them is still a
     /// real error or another attempt.
@@ -174,10 +184,11 @@ impl Replay {
     }
 
     fn rewind(&mut self) {
-        let (body, limits) = {
+        let (body, limits, version) = {
             let mut control = lock(&self.control);
-            (std::mem::take(&mut control.body), control.timeouts)
+            (std::mem::take(&mut control.body), control.timeouts, control.version)
         };
+        self.version = version;
         self.parts = body;
         self.limits = limits;
         self.position = Position::default();
@@ -406,7 +417,7 @@ impl CustomSession for Replay {
     /// the engine looks at nothing but the response, neither at the client nor at our limits. An upstream of HTTP/1.1
     /// knows the length and needs no other end; one of HTTP/2 would wait for the end of the stream.
     fn is_body_done(&mut self) -> bool {
-        self.exhausted() && self.answered
+        self.exhausted() && (self.answered || self.version == HttpVersion::Http2)
     }
 
     async fn finish(&mut self) -> Result<()> {

@@ -68,6 +68,49 @@ async fn arrives_patched(gateway: &Gateway, how: Sent, size: usize, model_first:
 }
 
 #[tokio::test]
+async fn bodies_arrive_patched_at_an_upstream_of_http2_too() {
+    let mock = echo().await;
+    let mut upstream = backend("first", mock.addr());
+    upstream["http2"] = true.into();
+    let gateway = Setup::new()
+        .backend(upstream)
+        .model(json!({
+            "alias": "m", "constraints": {"min_max_tokens": 64}, "route": [{"backend": "first", "model": UPSTREAM}],
+        }))
+        .start()
+        .await;
+    for size in [1000, ENGINE_BUFFER, ENGINE_BUFFER + 1, MIB, 20 * MIB] {
+        for how in [Sent::Sized, Sent::Chunked, Sent::Http2Sized] {
+            arrives_patched(&gateway, how, size, false).await;
+        }
+    }
+    assert!(mock.requests().iter().all(|request| request.version == http::Version::HTTP_2));
+}
+
+#[tokio::test]
+async fn a_body_is_replayed_and_a_stream_passes_between_upstreams_of_http2() {
+    let failing =
+        MockUpstream::start(Script::always(Behaviour::status(StatusCode::INTERNAL_SERVER_ERROR)).with_looks_apart())
+            .await
+            .unwrap();
+    let serving = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
+    let http2 = |id: &str, mock: &MockUpstream| {
+        let mut upstream = backend(id, mock.addr());
+        upstream["http2"] = true.into();
+        upstream
+    };
+    let route = json!([{"backend": "first", "model": "m"}, {"backend": "second", "model": "m"}]);
+    let setup = Setup::new().backend(http2("first", &failing)).backend(http2("second", &serving));
+    let gateway = setup.model(json!({"alias": "m", "route": route})).start().await;
+    let (body, _) = document(MIB, true, "");
+    let answer = gateway.chat(&body).await;
+    assert_eq!(answer.is_ok().header("spass-attempts"), Some("first;s=500, second;s=200"));
+    assert_eq!(serving.requests()[0].body.len(), body.len());
+    let streamed = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+    assert!(gateway.chat(streamed).await.is_ok().text().ends_with("data: [DONE]\n\n"));
+}
+
+#[tokio::test]
 async fn small_bodies_arrive_patched_however_they_are_sent() {
     let (gateway, _mock) = started(4 * MIB).await;
     for how in ALL {

@@ -191,9 +191,9 @@ pub(crate) fn check(
     if !(1..=3600).contains(&first_byte) {
         problems.push(Problem::at(format!("{key}.first_byte_timeout_seconds"), "must be 1 to 3600"));
     }
+    let version = if file.http2.unwrap_or(false) { HttpVersion::Http2 } else { HttpVersion::Http1 };
     let label: Arc<str> = label.into();
-    let upstream =
-        Upstream { label: Arc::clone(&label), address, version: HttpVersion::Http1, connect_timeout: connect };
+    let upstream = Upstream { label: Arc::clone(&label), address, version, connect_timeout: connect };
     (problems.len() == before).then(|| Backend {
         id: file.id.as_str().into(),
         label,

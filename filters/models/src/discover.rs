@@ -38,6 +38,7 @@ pub(crate) fn usual(litellm_key: Option<String>, demo: bool) -> Vec<BackendFile>
         base_url,
         api_key: (kind == BackendKind::Litellm).then(|| litellm_key.clone()).flatten(),
         protocols: None,
+        http2: None,
         connect_timeout_ms: None,
         first_byte_timeout_seconds: None,
         enabled: None,

@@ -56,6 +56,8 @@ pub struct BackendFile {
     pub api_key: Option<String>,
     /// What it speaks. Default by kind.
     pub protocols: Option<Vec<Protocol>>,
+    /// Whether it is spoken to in HTTP/2, in cleartext by prior knowledge. Default false: HTTP/1.1.
+    pub http2: Option<bool>,
     /// Longest time for a connection in milliseconds; 1 to 60000. Default 2000.
     pub connect_timeout_ms: Option<u64>,
     /// Longest time until the first byte of a stream in seconds; 1 to 3600. Default 120.
