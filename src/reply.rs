@@ -87,7 +87,8 @@ fn log(error: &FilterError, request_id: &str, route: &str, status: http::StatusC
     }
 }
 
-async fn drain(session: &mut Session) {
+/// Reads the rest of an upload, within bounds, so that closing does not destroy the answer on its way.
+pub(crate) async fn drain(session: &mut Session) {
     let drained = tokio::time::timeout(DRAIN_TIME, async {
         let mut bytes = 0;
         while let Ok(Some(piece)) = session.read_request_body().await {

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 use super::context::RequestCtx;
+use crate::reply;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -182,6 +183,11 @@ impl Feed {
         Ok(Step::Went)
     }
 
+    /// Whether the service takes nothing more.
+    fn is_over(&self) -> bool {
+        self.sender.as_ref().is_none_or(mpsc::Sender::is_closed)
+    }
+
     /// The body is complete: an empty piece says so, once.
     fn end(&mut self) {
         let Some(sender) = self.sender.take() else { return };
@@ -248,10 +254,28 @@ async fn write(session: &mut Session, ctx: &mut RequestCtx, reply: Reply, mut fe
     if length.is_none() && !no_body && version == Version::HTTP_11 {
         head.insert_header(header::TRANSFER_ENCODING, "chunked")?; // else the engine delimits by closing
     }
-    session.write_response_header(Box::new(head), no_body).await.map_err(Error::into_down)?;
-    if no_body {
-        return Ok(());
+    // an upload that nobody reads: whether its rest is there already is chance, so the connection ends, and says so
+    let unread = !session.is_body_done() && feed.is_over();
+    if unread && !session.is_http2() {
+        session.set_keepalive(None);
+        head.insert_header(header::CONNECTION, "close")?;
     }
+    session.write_response_header(Box::new(head), no_body).await.map_err(Error::into_down)?;
+    if !no_body {
+        write_body(session, ctx, &mut body, &mut feed).await?;
+    }
+    if unread {
+        reply::drain(session).await;
+    }
+    Ok(())
+}
+
+async fn write_body(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    body: &mut Body,
+    feed: &mut Feed,
+) -> pingora::Result<()> {
     loop {
         let frame = tokio::select! {
             biased;
