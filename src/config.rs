@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
 
 pub use self::route::{FilterEntry, RouteEnd, RouteFile, RouteSpec};
-pub use self::server::{LogFile, LogFormat, LogSettings, Server, ServerFile};
+pub use self::server::{AllowedOrigins, CorsFile, LogFile, LogFormat, LogSettings, Server, ServerFile};
 
 /// Where the configuration is looked for when nothing else is said.
 pub const DEFAULT_PATH: &str = "conf/gateway.yaml";

@@ -17,6 +17,8 @@ mod bridge;
 mod client_ip;
 mod connections;
 mod context;
+mod cors;
+mod decode;
 mod heads;
 mod replay;
 

@@ -8,6 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 
 use super::context::RequestCtx;
+use super::cors;
 
 /// What the gateway calls itself towards upstreams.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("dgx-gateway/", env!("CARGO_PKG_VERSION")));
@@ -117,6 +118,9 @@ impl RequestCtx {
         }
         if let Some(length) = response.length {
             parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(origin) = &self.cors {
+            cors::expose(origin, &mut parts.headers);
         }
         ResponseHeader::from(parts)
     }

@@ -10,6 +10,12 @@ mod bridge;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod codings;
+#[cfg(test)]
+mod cors;
+#[cfg(test)]
+mod early;
+#[cfg(test)]
 mod endpoints;
 #[cfg(test)]
 mod generic;

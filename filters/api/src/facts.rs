@@ -43,6 +43,16 @@ impl Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientIp(pub IpAddr);
 
+/// How a request body is compressed. Stated in `request_head` by a filter that wants to see it decoded; a route that
+/// holds its body then holds it decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentCoding {
+    /// `gzip`.
+    Gzip,
+    /// `zstd`.
+    Zstd,
+}
+
 /// Requests per second and burst of one token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RateLimit {

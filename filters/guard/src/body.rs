@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dgx_gateway_filter::facts::ContentCoding;
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem,
     Rope,
@@ -12,6 +13,12 @@ use dgx_gateway_wire::request::{self, Finding, Kind, Member, Scan, Scanner};
 use http::header;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::content::refusal_of_all;
+
+/// Bodies up to this length are judged when they are complete, in the exact order of checks: reading the rest of them
+/// costs little. A longer one is refused at the first thing that no model takes, and the rest of it is not read.
+const JUDGED_WHOLE: usize = 1024 * 1024;
 
 /// The form of the body.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
@@ -71,7 +78,8 @@ impl Filter for BodyFilter {
     }
 
     fn begin(&self) -> Box<dyn Exchange> {
-        Box::new(BodyExchange { protocol: self.protocol, scanner: Some(Scanner::new(self.protocol.scanned())) })
+        let scanner = Some(Scanner::new(self.protocol.scanned()));
+        Box::new(BodyExchange { protocol: self.protocol, scanner, expected: 0, seen: 0 })
     }
 }
 
@@ -79,20 +87,34 @@ struct BodyExchange {
     protocol: Protocol,
     /// Taken when the body is complete.
     scanner: Option<Scanner>,
+    /// Length that the client declared.
+    expected: usize,
+    /// Bytes scanned so far.
+    seen: usize,
 }
 
 #[async_trait]
 impl Exchange for BodyExchange {
     async fn request_head(&mut self, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+        cx.refuse_declared_too_large()?;
         media_type(cx.head)?;
+        if let Some(coding) = content_coding(cx.head)? {
+            cx.facts.insert(coding);
+        }
+        let declared = cx.head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        self.expected = declared.unwrap_or(0);
         Ok(Flow::Continue)
     }
 
     fn request_chunk(&mut self, chunk: &Bytes, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
-        match &mut self.scanner {
-            Some(scanner) => scanner.push(chunk).map_err(|error| not_json(&error)),
-            None => Ok(()),
+        let Some(scanner) = &mut self.scanner else { return Ok(()) };
+        scanner.push(chunk).map_err(|error| not_json(&error))?;
+        self.seen += chunk.len();
+        if self.seen.max(self.expected) <= JUDGED_WHOLE {
+            return Ok(());
         }
+        let refused = scanner.early().and_then(|finding| message_error(finding).or_else(|| refusal_of_all(finding)));
+        refused.map_or(Ok(()), Err)
     }
 
     async fn request_ready(&mut self, _body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
@@ -110,7 +132,6 @@ fn not_json(error: &request::ScanError) -> FilterError {
 }
 
 fn media_type(head: &http::request::Parts) -> Result<(), FilterError> {
-    let unsupported = |message, param| Err(FilterError::client(ErrorCode::UnsupportedMediaType, message).param(param));
     if let Some(value) = head.headers.get(header::CONTENT_TYPE) {
         let essence =
             value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -118,13 +139,27 @@ fn media_type(head: &http::request::Parts) -> Result<(), FilterError> {
             return unsupported("The body must be JSON: send Content-Type application/json.", "headers.content-type");
         }
     }
-    match head.headers.get(header::CONTENT_ENCODING) {
-        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"identity") => unsupported(
-            "This content encoding is not supported. Send the body uncompressed.",
+    Ok(())
+}
+
+/// How the body is compressed. One coding is decoded, not a row of them.
+fn content_coding(head: &http::request::Parts) -> Result<Option<ContentCoding>, FilterError> {
+    let mut values = head.headers.get_all(header::CONTENT_ENCODING).iter();
+    let (value, more) = (values.next(), values.next());
+    let text = value.map_or("identity", |value| value.to_str().unwrap_or_default()).trim().to_ascii_lowercase();
+    match (text.as_str(), more) {
+        ("identity", None) => Ok(None),
+        ("gzip" | "x-gzip", None) => Ok(Some(ContentCoding::Gzip)),
+        ("zstd", None) => Ok(Some(ContentCoding::Zstd)),
+        _ => unsupported(
+            "This content encoding is not supported. Send gzip, zstd or no encoding.",
             "headers.content-encoding",
         ),
-        _ => Ok(()),
     }
+}
+
+fn unsupported<T>(message: &'static str, param: &'static str) -> Result<T, FilterError> {
+    Err(FilterError::client(ErrorCode::UnsupportedMediaType, message).param(param))
 }
 
 /// What every body of the protocol needs, in the order of the contract. Whether the model exists is not asked here.

@@ -54,6 +54,11 @@ impl Exchange for ContentExchange {
     }
 }
 
+/// The answer to a finding that no model takes.
+pub(crate) fn refusal_of_all(finding: &Finding) -> Option<FilterError> {
+    refusal(finding, ModelTraits { image_input: true, accepts_image_url: true })
+}
+
 /// The answer to a finding; `None` when the model takes it.
 fn refusal(finding: &Finding, traits: ModelTraits) -> Option<FilterError> {
     use ErrorCode::{

@@ -6,7 +6,12 @@ use http::HeaderMap;
 use serde_json::Value;
 
 /// Headers that an answer may carry; everything else would come from an upstream or the engine.
-const ALLOWED: [&str; 29] = [
+const ALLOWED: [&str; 35] = [
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "access-control-max-age",
     "allow",
     "cache-control",
     "connection",
@@ -28,6 +33,7 @@ const ALLOWED: [&str; 29] = [
     "spass-resolved-backend",
     "spass-resolved-model",
     "transfer-encoding",
+    "vary",
     "www-authenticate",
     "x-accel-buffering",
     "x-ratelimit-limit-requests",
