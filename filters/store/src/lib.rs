@@ -1,0 +1,32 @@
+//! The database of one machine: SQLite, one writer, commits in groups.
+//!
+//! Owns the key `storage`, the file `data/sqlite/gateway.sqlite` and no table in it: a crate that keeps state brings
+//! its own tables with [`Store::migrate`] and its own SQL as [`Work`].
+//!
+//! All writes go through one thread. It takes what has gathered in its bounded queue and commits it in one
+//! transaction, so that concurrent requests share one wait for the disk. Whoever has to be sure waits for its
+//! [`Receipt`]; work that nobody waits for gathers for at most [`GATHER`]. A [`Slot`] is a place in the queue that is
+//! taken beforehand: with it in hand, work can be handed over without waiting and without the chance to be turned away.
+//!
+//! When a commit fails (a full disk), work that may fail is reported as failed, and work that must not be lost stays
+//! and is tried again every [`RETRY`]; meanwhile nothing more is taken, so the queue fills and new slots are refused.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | `config` | the key `storage` and the service behind it |
+//! | `migrate` | schema versions by owner |
+//! | `store` | the handle: slots, receipts, readers |
+//! | `writer` | the thread |
+
+mod config;
+mod migrate;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use self::config::{Service, Settings, StorageSettings};
+pub use self::store::{Keep, Receipt, Slot, Store, StoreError, Wait, Work};
+pub use self::writer::{GATHER, RETRY};
+/// SQLite as this crate builds it; plug-ins use it for their SQL.
+pub use rusqlite;

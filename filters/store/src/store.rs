@@ -1,0 +1,220 @@
+//! The handle of the database: places in the queue, receipts, readers.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::migrate;
+use crate::writer::{Condition, Job, Writer};
+
+/// Most pieces of work that wait to be written, slots that were taken beforehand included.
+const QUEUE: usize = 65_536;
+/// Longest wait for a slot while the queue is full.
+const SLOT_WAIT: Duration = Duration::from_secs(1);
+/// How long a connection waits for another process that writes.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Some SQL. It may run more than once, each time in a transaction that begins anew.
+pub type Work = Box<dyn FnMut(&Connection) -> rusqlite::Result<()> + Send>;
+
+/// Why something was not stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The queue stayed full.
+    #[error("the queue of writes is full")]
+    Busy,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The directory or the file cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database was written by a newer version of the gateway.
+    #[error("tables of {owner} have version {version}, this version knows {known}: use a newer one")]
+    NewerSchema {
+        /// Owner of the tables.
+        owner: &'static str,
+        /// Version in the file.
+        version: u32,
+        /// Newest version that is known here.
+        known: u32,
+    },
+    /// What the database says.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The transaction that held it failed.
+    #[error("not written: {0}")]
+    NotWritten(Arc<str>),
+}
+
+/// Whether somebody waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The commit happens as soon as the writer is free.
+    Now,
+    /// The commit may gather more work first.
+    Later,
+}
+
+/// What happens when it cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It is tried again until it is written.
+    Always,
+    /// It is reported as failed, and forgotten.
+    Never,
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    condition: Arc<Condition>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens the file, or makes it, and starts the writer.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = connect(path)?;
+        let condition = Arc::new(Condition::default());
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let thread = Writer::start(connection, queue, Arc::clone(&condition))
+            .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), jobs: Mutex::new(Some(jobs)), condition, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Brings the tables of an owner to the newest of its `steps`. Blocks; for the start of the process.
+    ///
+    /// # Errors
+    /// The file is newer than this binary, or a step fails.
+    pub fn migrate(&self, owner: &'static str, steps: &[&str]) -> Result<(), StoreError> {
+        migrate::migrate(&mut connect(&self.path)?, owner, steps)
+    }
+
+    /// A connection that reads what is committed. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn reader(&self) -> Result<Connection, StoreError> {
+        let connection = Connection::open_with_flags(
+            &self.path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(BUSY)?;
+        Ok(connection)
+    }
+
+    /// Takes a place in the queue.
+    ///
+    /// # Errors
+    /// The queue stayed full for a second, or the store was closed.
+    ///
+    /// # Cancel safety
+    /// A place that was not given is not taken.
+    pub async fn slot(&self) -> Result<Slot, StoreError> {
+        let sender = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)?;
+        match sender.try_reserve_owned() {
+            Ok(permit) => Ok(Slot(permit)),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(StoreError::Closed),
+            Err(mpsc::error::TrySendError::Full(sender)) => {
+                match tokio::time::timeout(SLOT_WAIT, sender.reserve_owned()).await {
+                    Ok(Ok(permit)) => Ok(Slot(permit)),
+                    Ok(Err(_)) => Err(StoreError::Closed),
+                    Err(_) => Err(StoreError::Busy),
+                }
+            }
+        }
+    }
+
+    /// Whether the last commit failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.condition.is_failing()
+    }
+
+    /// Writes what is queued and ends the writer. Gives up after `limit` when the disk refuses; false then.
+    pub fn close(&self, limit: Duration) -> bool {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let ended = self.condition.wait_for_end(limit);
+        if ended && let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(thread.join());
+        }
+        ended
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close(BUSY);
+    }
+}
+
+/// A place in the queue.
+#[derive(Debug)]
+pub struct Slot(mpsc::OwnedPermit<Job>);
+
+impl Slot {
+    /// Hands work over. It does not wait.
+    pub fn write(self, wait: Wait, keep: Keep, work: Work) -> Receipt {
+        let (told, receipt) = oneshot::channel();
+        self.0.send(Job { work, wait, keep, told: Some(told) });
+        Receipt(receipt)
+    }
+}
+
+/// Becomes ready when the work is committed, or has failed. May be dropped.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<(), StoreError>>);
+
+impl Receipt {
+    /// Waits for the commit.
+    ///
+    /// # Errors
+    /// It failed. Work that is always kept may still be written later.
+    ///
+    /// # Cancel safety
+    /// The work is done all the same.
+    pub async fn committed(self) -> Result<(), StoreError> {
+        self.0.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    if let Some(directory) = path.parent() {
+        make_private(directory).map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
+    }
+    create_private(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(connection)
+}
+
+/// Makes a directory that only the owner can enter.
+fn make_private(directory: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// SQLite gives its further files the mode of the first.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}

@@ -1,0 +1,171 @@
+//! The store as its users see it, on a real file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rusqlite::params;
+use tempfile::TempDir;
+
+use crate::{Keep, Store, StoreError, Wait, Work};
+
+const TABLE: &str = "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT";
+
+struct Bench {
+    dir: TempDir,
+    store: Store,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("sqlite/gateway.sqlite")).unwrap();
+        store.migrate("numbers", &[TABLE]).unwrap();
+        Self { dir, store }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("sqlite/gateway.sqlite")
+    }
+
+    async fn put(&self, n: i64, wait: Wait) -> Result<(), StoreError> {
+        self.store.slot().await.unwrap().write(wait, Keep::Never, insert(n)).committed().await
+    }
+
+    fn count(&self) -> i64 {
+        self.store.reader().unwrap().query_row("SELECT count(*) FROM numbers", [], |row| row.get(0)).unwrap()
+    }
+}
+
+fn insert(n: i64) -> Work {
+    Box::new(move |connection| {
+        connection.prepare_cached("INSERT INTO numbers VALUES (?1)")?.execute(params![n]).map(drop)
+    })
+}
+
+#[tokio::test]
+async fn what_is_told_as_committed_can_be_read() {
+    let bench = Bench::new();
+    for n in 0..10 {
+        bench.put(n, if n % 2 == 0 { Wait::Now } else { Wait::Later }).await.unwrap();
+        assert_eq!(bench.count(), n + 1);
+    }
+}
+
+#[tokio::test]
+async fn many_writers_share_transactions() {
+    let bench = Arc::new(Bench::new());
+    let runs = Arc::new(AtomicUsize::new(0));
+    let mut receipts = Vec::new();
+    for n in 0..5000 {
+        let (slot, runs) = (bench.store.slot().await.unwrap(), Arc::clone(&runs));
+        let mut work = insert(n);
+        let counted: Work = Box::new(move |connection| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            work(connection)
+        });
+        receipts.push(slot.write(Wait::Later, Keep::Always, counted));
+    }
+    for receipt in receipts {
+        receipt.committed().await.unwrap();
+    }
+    assert_eq!((bench.count(), runs.load(Ordering::Relaxed)), (5000, 5000), "each ran once");
+}
+
+#[tokio::test]
+async fn one_bad_statement_fails_alone() {
+    let bench = Bench::new();
+    bench.put(7, Wait::Now).await.unwrap();
+    let mut receipts = Vec::new();
+    for n in [1, 7, 2, 7, 3] {
+        receipts.push((n, bench.store.slot().await.unwrap().write(Wait::Later, Keep::Always, insert(n))));
+    }
+    for (n, receipt) in receipts {
+        assert_eq!(receipt.committed().await.is_err(), n == 7, "{n}");
+    }
+    assert_eq!(bench.count(), 4);
+    assert!(!bench.store.is_failing(), "a statement that is wrong says nothing about the disk");
+}
+
+/// Inserts, unless the disk is full.
+fn insert_if_room(n: i64, full: &Arc<AtomicBool>) -> Work {
+    let (full, mut work) = (Arc::clone(full), insert(n));
+    Box::new(move |connection| {
+        if full.load(Ordering::Relaxed) {
+            let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+            return Err(rusqlite::Error::SqliteFailure(failure, None));
+        }
+        work(connection)
+    })
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_that_must_stay_is_lost() {
+    let bench = Bench::new();
+    let full = Arc::new(AtomicBool::new(true));
+    let forgotten = bench.store.slot().await.unwrap().write(Wait::Now, Keep::Never, insert_if_room(1, &full));
+    let kept = bench.store.slot().await.unwrap().write(Wait::Now, Keep::Always, insert_if_room(2, &full));
+    assert!(matches!(forgotten.committed().await, Err(StoreError::NotWritten(_))));
+    assert!(kept.committed().await.is_err(), "who waits is not left waiting");
+    assert!(bench.store.is_failing());
+    let later = bench.store.slot().await.unwrap().write(Wait::Now, Keep::Always, insert_if_room(3, &full));
+    assert_eq!(bench.count(), 0);
+    full.store(false, Ordering::Relaxed);
+    tokio::time::timeout(Duration::from_secs(20), later.committed()).await.unwrap().unwrap();
+    assert_eq!(bench.count(), 2, "the kept and the later one, not the forgotten one");
+    assert!(!bench.store.is_failing());
+}
+
+#[tokio::test]
+async fn a_database_that_really_has_no_page_left_is_a_full_disk() {
+    let bench = Bench::new();
+    let limit: Work = Box::new(|connection| {
+        connection.query_row("PRAGMA max_page_count = 1", [], |row| row.get::<_, i64>(0)).map(drop)
+    });
+    bench.store.slot().await.unwrap().write(Wait::Now, Keep::Never, limit).committed().await.unwrap();
+    let large: Work =
+        Box::new(|connection| connection.execute_batch("CREATE TABLE blobs AS SELECT zeroblob(100000) AS b"));
+    let refused = bench.store.slot().await.unwrap().write(Wait::Now, Keep::Never, large);
+    assert!(matches!(refused.committed().await, Err(StoreError::NotWritten(_))));
+    assert!(bench.store.is_failing());
+}
+
+#[tokio::test]
+async fn closing_writes_what_is_queued() {
+    let bench = Bench::new();
+    for n in 0..2000 {
+        drop(bench.store.slot().await.unwrap().write(Wait::Later, Keep::Always, insert(n)));
+    }
+    let Bench { dir, store } = bench;
+    let path = dir.path().join("sqlite/gateway.sqlite");
+    let slot = store.slot().await.unwrap();
+    slot.write(Wait::Later, Keep::Always, insert(9999));
+    assert!(store.close(Duration::from_secs(20)));
+    assert!(matches!(store.slot().await, Err(StoreError::Closed)));
+    let again = Store::open(&path).unwrap();
+    let count: i64 = again.reader().unwrap().query_row("SELECT count(*) FROM numbers", [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 2001);
+}
+
+#[test]
+fn files_belong_to_the_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(bench.path()), 0o600);
+    assert_eq!(mode(bench.path().parent().unwrap().to_owned()), 0o700);
+    for file in std::fs::read_dir(bench.path().parent().unwrap()).unwrap() {
+        assert_eq!(mode(file.unwrap().path()), 0o600);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gateway.sqlite");
+    std::fs::write(&path, [b'x'; 5000]).unwrap();
+    assert!(Store::open(&path).is_err());
+    std::fs::create_dir(dir.path().join("folder")).unwrap();
+    assert!(Store::open(&dir.path().join("folder")).is_err());
+}

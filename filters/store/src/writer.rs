@@ -1,0 +1,201 @@
+//! The one thread that writes: gathers, commits, tells.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::{Keep, StoreError, Wait, Work};
+
+/// Longest time that work without a waiter gathers before it is committed.
+pub const GATHER: Duration = Duration::from_millis(50);
+/// How long the writer rests after a commit that failed.
+pub const RETRY: Duration = Duration::from_millis(500);
+/// Most pieces of work in one transaction.
+const GROUP: usize = 1024;
+
+/// A piece of work in the queue.
+pub(crate) struct Job {
+    pub work: Work,
+    pub wait: Wait,
+    pub keep: Keep,
+    pub told: Option<oneshot::Sender<Result<(), StoreError>>>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("wait", &self.wait).field("keep", &self.keep).finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    fn tell(&mut self, result: Result<(), StoreError>) {
+        if let Some(told) = self.told.take() {
+            drop(told.send(result)); // nobody has to wait
+        }
+    }
+}
+
+/// What others may know of the writer.
+#[derive(Debug, Default)]
+pub(crate) struct Condition {
+    failing: AtomicBool,
+    ended: Mutex<bool>,
+    end: Condvar,
+}
+
+impl Condition {
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn wait_for_end(&self, limit: Duration) -> bool {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.end.wait_timeout_while(ended, limit, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn ended(&self) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.end.notify_all();
+    }
+
+    fn note(&self, result: &Result<(), StoreError>) {
+        let failing = result.is_err();
+        if self.failing.swap(failing, Ordering::Relaxed) != failing {
+            match result {
+                Err(error) => tracing::error!(%error, "the database cannot be written; trying again"),
+                Ok(()) => tracing::info!("the database can be written again"),
+            }
+        }
+    }
+}
+
+pub(crate) struct Writer {
+    connection: Connection,
+    queue: mpsc::Receiver<Job>,
+    condition: Arc<Condition>,
+    group: Vec<Job>,
+}
+
+impl Writer {
+    pub(crate) fn start(
+        connection: Connection,
+        queue: mpsc::Receiver<Job>,
+        condition: Arc<Condition>,
+    ) -> io::Result<JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let writer = Self { connection, queue, condition, group: Vec::new() };
+        std::thread::Builder::new().name("storage".to_owned()).spawn(move || runtime.block_on(writer.run()))
+    }
+
+    async fn run(mut self) {
+        while self.gather().await {
+            let result = self.commit();
+            self.condition.note(&result);
+            if let Err(error) = result {
+                self.keep_what_must_not_be_lost(&error);
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        self.condition.ended();
+    }
+
+    /// Fills the group; false when the queue has ended and nothing is left to write.
+    async fn gather(&mut self) -> bool {
+        if self.group.is_empty() {
+            match self.queue.recv().await {
+                Some(job) => self.group.push(job),
+                None => return false,
+            }
+        } else {
+            return true; // kept from a commit that failed: nothing more is taken until it is written
+        }
+        let until = Instant::now() + GATHER;
+        while self.group.len() < GROUP {
+            let next = match self.queue.try_recv() {
+                Ok(job) => Some(job),
+                Err(mpsc::error::TryRecvError::Disconnected) => None,
+                Err(mpsc::error::TryRecvError::Empty) if self.group.iter().any(|job| job.wait == Wait::Now) => None,
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    tokio::time::timeout_at(until.into(), self.queue.recv()).await.unwrap_or_default()
+                }
+            };
+            match next {
+                Some(job) => self.group.push(job),
+                None => break,
+            }
+        }
+        true
+    }
+
+    /// Commits the group and tells who waits. An error is about the commit as a whole; the group is left then.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let Self { connection, group, .. } = self;
+        let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
+        let mut together = Ok(());
+        for job in group.iter_mut() {
+            together = (job.work)(&transaction);
+            if together.is_err() {
+                break;
+            }
+        }
+        match together {
+            Ok(()) => {
+                transaction.commit()?;
+                group.drain(..).for_each(|mut job| job.tell(Ok(())));
+                Ok(())
+            }
+            Err(error) => {
+                transaction.rollback()?;
+                self.commit_one_by_one(error)
+            }
+        }
+    }
+
+    /// One piece of the group does not go in: each gets a transaction of its own, so that the others are not lost
+    /// with it.
+    fn commit_one_by_one(&mut self, first: rusqlite::Error) -> Result<(), StoreError> {
+        if is_of_the_disk(&first) {
+            return Err(first.into());
+        }
+        while let Some(job) = self.group.first_mut() {
+            let transaction = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
+            let done = match (job.work)(&transaction) {
+                Ok(()) => transaction.commit().map_err(StoreError::from),
+                Err(error) if is_of_the_disk(&error) => return Err(error.into()),
+                Err(error) => {
+                    // the work itself is wrong; trying again would fail for ever
+                    tracing::error!(%error, "a write was refused by the database");
+                    Err(error.into())
+                }
+            };
+            let mut job = self.group.remove(0);
+            job.tell(done);
+        }
+        Ok(())
+    }
+
+    fn keep_what_must_not_be_lost(&mut self, error: &StoreError) {
+        let text: Arc<str> = error.to_string().into();
+        for job in &mut self.group {
+            job.tell(Err(StoreError::NotWritten(Arc::clone(&text))));
+        }
+        self.group.retain(|job| job.keep == Keep::Always);
+    }
+}
+
+/// Whether an error is about the surroundings and not about the statement.
+fn is_of_the_disk(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode as C;
+    !matches!(
+        error.sqlite_error_code(),
+        None | Some(
+            C::ConstraintViolation | C::TypeMismatch | C::ParameterOutOfRange | C::ApiMisuse | C::TooBig | C::Unknown
+        )
+    )
+}
