@@ -19,6 +19,8 @@ pub fn registry() -> Registry {
     Registry::new(Arc::new(OpenAi), include_str!("../conf/routes.yaml"))
         .service::<dgx_gateway_limits::Service>() // slows down who guesses secrets, so before identity
         .service::<dgx_gateway_identity::Service>()
+        .service::<dgx_gateway_store::Service>() // state: before all that keep some
+        .service::<dgx_gateway_ledger::Service>() // knows what calls cost: before models
         .service::<dgx_gateway_demo::Service>() // offers itself to models
         .service::<dgx_gateway_models::Service>()
         .filter::<dgx_gateway_identity::Authenticate>()
@@ -28,6 +30,7 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_guard::Body>()
         .filter::<dgx_gateway_models::Route>()
         .filter::<dgx_gateway_guard::Content>()
+        .filter::<dgx_gateway_ledger::Book>()
         .endpoint::<dgx_gateway_discovery::Health>()
         .endpoint::<dgx_gateway_discovery::Pages>()
         .endpoint::<dgx_gateway_models::ListEndpoint>()

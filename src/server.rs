@@ -130,6 +130,7 @@ pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> R
     announce(&env, &config);
     let watch = DrainWatch { draining: Arc::clone(&draining), metrics, limit: config.server.drain };
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
+    env.end();
     Ok(if draining.was_cut() { Ended::Cut } else { Ended::Drained })
 }
 

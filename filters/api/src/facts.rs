@@ -2,7 +2,8 @@
 
 use std::any::{Any, TypeId};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Facts of one request, by type. Cheap to clone: the values are shared.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +116,64 @@ pub struct Usage {
     pub cached_tokens: u64,
 }
 
+/// The model call that is being attempted. Stated before each attempt, so it tells of the last one.
+#[derive(Clone, Debug)]
+pub struct ModelCall {
+    /// Base alias that serves; of a composite its member.
+    pub resolved_model: Arc<str>,
+    /// Internal id of the backend, for price tables. Never shown to callers.
+    pub backend_id: Arc<str>,
+    /// Public label of the backend.
+    pub backend_label: Arc<str>,
+    /// Name of the model at the backend.
+    pub upstream_model: Arc<str>,
+    /// Whether the backend is one of ours, so that a call costs nothing unless a price says so.
+    pub local: bool,
+    /// Estimated tokens of the prompt.
+    pub prompt_estimate: u64,
+}
+
+/// What has been received of a model's answer. Written while it passes and read at any time, because an answer may
+/// end anywhere.
+#[derive(Debug, Default)]
+pub struct Meter {
+    text_bytes: AtomicU64,
+    report: Mutex<Report>,
+}
+
+/// What an upstream reports of a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Tokens, once they were reported.
+    pub usage: Option<Usage>,
+    /// Cost in US dollars as plain decimal text, if it was reported.
+    pub cost_usd: Option<String>,
+}
+
+impl Meter {
+    /// Adds bytes of content, reasoning and tool-call arguments.
+    pub fn add_text(&self, bytes: u64) {
+        self.text_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of content, reasoning and tool-call arguments so far.
+    pub fn text_bytes(&self) -> u64 {
+        self.text_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes what the upstream reports; a later report replaces an earlier one where it says more.
+    pub fn report(&self, report: Report) {
+        let mut known = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        known.usage = report.usage.or(known.usage);
+        known.cost_usd = report.cost_usd.or(known.cost_usd.take());
+    }
+
+    /// What the upstream has reported so far.
+    pub fn reported(&self) -> Report {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Which model a request asked for and which one served. For logs and metrics: catalog words only.
 #[derive(Clone, Debug)]
 pub struct ModelChoice {
@@ -124,6 +183,10 @@ pub struct ModelChoice {
     pub alias: Arc<str>,
     /// Whether the answer is a stream.
     pub stream: bool,
+    /// Estimated tokens of the prompt.
+    pub prompt_estimate: u64,
+    /// Whether the call can cost money: some backend of the route is not one of ours.
+    pub may_cost: bool,
 }
 
 /// What the chosen model can do, for the checks of a request's content. Stated with [`ModelChoice`].

@@ -109,6 +109,7 @@ pub struct BuildEnv {
     pub health: Arc<HealthBoard>,
     services: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     tasks: Vec<BackgroundTask>,
+    endings: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl BuildEnv {
@@ -116,7 +117,7 @@ impl BuildEnv {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, ambient: Ambient, data_dir: PathBuf, metrics: prometheus::Registry) -> Self {
         let health = Arc::new(HealthBoard::default());
-        Self { clock, ambient, data_dir, metrics, health, services: HashMap::new(), tasks: Vec::new() }
+        Self { clock, ambient, data_dir, metrics, health, services: HashMap::new(), tasks: Vec::new(), endings: Vec::new() }
     }
 
     /// Offers a service to the parts that are built later.
@@ -138,6 +139,18 @@ impl BuildEnv {
     /// Starts work in the background once the runtime is up.
     pub fn spawn(&mut self, name: &'static str, run: impl Future<Output = ()> + Send + 'static) {
         self.tasks.push(BackgroundTask { name, run: Box::pin(run) });
+    }
+
+    /// Runs once when the process ends, after the last request, in reverse order. May block for seconds.
+    pub fn at_end(&mut self, ending: impl FnOnce() + Send + 'static) {
+        self.endings.push(Box::new(ending));
+    }
+
+    /// Runs what was asked for with [`BuildEnv::at_end`]; called by the core.
+    pub fn end(&mut self) {
+        while let Some(ending) = self.endings.pop() {
+            ending();
+        }
     }
 
     /// The background work, taken by the core.

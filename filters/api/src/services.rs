@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::facts::{Meter, ModelCall};
+
 /// Slows down clients that fail to authenticate. Offered as an `Arc<dyn AuthFailures>` by the part that owns the
 /// limits, asked by the part that checks credentials.
 pub trait AuthFailures: Send + Sync {
@@ -11,4 +13,33 @@ pub trait AuthFailures: Send + Sync {
     /// # Errors
     /// The client failed too often; the wait until another failure is tolerated.
     fn note(&self, client: Option<IpAddr>) -> Result<(), Duration>;
+}
+
+/// Knows what a model call costs. Offered as an `Arc<dyn Pricing>` by the part that owns the ledger, asked by the part
+/// that tells the client.
+pub trait Pricing: Send + Sync {
+    /// What a request with this one call costs a tenant, as far as the call has come.
+    fn bill(&self, tenant: &str, call: &ModelCall, meter: &Meter) -> ShownCost;
+}
+
+/// A cost as clients are told it. Amounts are decimal text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownCost {
+    /// `upstream`, `computed`, `zero`, `cached`, `estimated` or `unknown`.
+    pub source: &'static str,
+    /// The amounts; `None` when the cost is not known.
+    pub amounts: Option<ShownAmounts>,
+}
+
+/// The amounts of a cost that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownAmounts {
+    /// Euros, two digits behind the point.
+    pub eur: String,
+    /// US dollars, two digits behind the point.
+    pub usd: String,
+    /// Euros per US dollar.
+    pub exchange_rate: String,
+    /// Where the rate comes from, such as `ecb-2026-05-15`.
+    pub exchange_rate_source: String,
 }

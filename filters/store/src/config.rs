@@ -1,6 +1,7 @@
 //! The key `storage`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
@@ -9,6 +10,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::store::Store;
+
+/// How long the end of the process waits for a disk that refuses.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// The service behind the key `storage`.
 #[derive(Debug)]
@@ -48,6 +52,12 @@ impl ServiceKind for Service {
         let path = env.data_dir.join("sqlite/gateway.sqlite");
         let store = Arc::new(Store::open(&path).map_err(|error| BuildError::Part(Box::new(error)))?);
         env.health.add(Arc::clone(&store) as Arc<dyn HealthSource>);
+        let closing = Arc::clone(&store);
+        env.at_end(move || {
+            if !closing.close(CLOSE) {
+                tracing::error!("what was left to write could not be written");
+            }
+        });
         env.provide(store);
         Ok(())
     }

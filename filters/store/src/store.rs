@@ -106,6 +106,14 @@ impl Store {
         migrate::migrate(&mut connect(&self.path)?, owner, steps)
     }
 
+    /// A connection that writes, for work at the start of the process, before there is anything to wait for. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn maintenance(&self) -> Result<Connection, StoreError> {
+        connect(&self.path)
+    }
+
     /// A connection that reads what is committed. Blocks.
     ///
     /// # Errors

@@ -1,0 +1,171 @@
+//! The filter kind `ledger`: opens a row before a call and settles it when the request ends.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dgx_gateway_filter::facts::{Meter, ModelCall, ModelChoice, Principal};
+use dgx_gateway_filter::upstream::AttemptRequest;
+use dgx_gateway_filter::{
+    Blame, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow,
+    Outcome, Problem, Rope,
+};
+use dgx_gateway_store::{Keep, Slot, StoreError, Wait};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::Durability;
+use crate::money::{CallCost, Source, Terms};
+use crate::rows::{self, Opened, Settled, Status};
+use crate::service::{Ledger, cost, tokens};
+
+/// The kind.
+#[derive(Debug)]
+pub struct Book;
+
+/// The entry takes no parameters.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BookConfig {}
+
+impl FilterKind for Book {
+    const NAME: &'static str = "ledger";
+    const AFTER: &'static [&'static str] = &["identity", "models"];
+    type Config = BookConfig;
+    type Checked = ();
+
+    fn check(_raw: BookConfig) -> Result<(), Vec<Problem>> {
+        Ok(())
+    }
+
+    fn build((): (), env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
+        Ok(Arc::new(BookFilter(env.service()?)))
+    }
+}
+
+struct BookFilter(Arc<Ledger>);
+
+impl Filter for BookFilter {
+    fn begin(&self) -> Box<dyn Exchange> {
+        Box::new(BookExchange { ledger: Arc::clone(&self.0), open: None, tried: false })
+    }
+}
+
+/// A row that has been opened, and the place in the queue for its settlement.
+struct Open {
+    call: Opened,
+    terms: Terms,
+    may_cost: bool,
+    slot: Slot,
+}
+
+struct BookExchange {
+    ledger: Arc<Ledger>,
+    open: Option<Open>,
+    /// An upstream has heard of the call.
+    tried: bool,
+}
+
+#[async_trait]
+impl Exchange for BookExchange {
+    async fn request_ready(&mut self, _body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+        let principal = cx.facts.get::<Principal>().ok_or_else(|| FilterError::internal("no principal was stated"))?;
+        let choice = cx.facts.get::<ModelChoice>().ok_or_else(|| FilterError::internal("no model was chosen"))?;
+        let text = |value: &Arc<str>| value.as_ref().to_owned();
+        let call = Opened {
+            call_id: uuid::Uuid::now_v7().to_string(),
+            request_uid: uuid::Uuid::now_v7().to_string(),
+            request_id: text(&cx.request.id),
+            tenant_id: text(&principal.tenant_id),
+            token_id: text(&principal.token_id),
+            user_id: principal.user_id.as_ref().map(text),
+            model: text(&choice.slug),
+            prompt_estimate: choice.prompt_estimate,
+            started_at: self.ledger.now(),
+        };
+        let may_cost = choice.may_cost;
+        self.open(call, may_cost).await.map_err(|error| storage_error(error))?;
+        Ok(Flow::Continue)
+    }
+
+    fn attempt(&mut self, _attempt: &mut AttemptRequest, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
+        self.tried = true;
+        Ok(())
+    }
+
+    fn finish(&mut self, outcome: &Outcome, cx: &FinishCx<'_>) {
+        let Some(open) = self.open.take() else { return };
+        let settled = self.settlement(&open, outcome, cx);
+        let wait = self.waits(open.may_cost);
+        let Open { call, terms, slot, .. } = open;
+        let work = Box::new(move |connection: &_| rows::settle(connection, &call, &settled, &terms));
+        drop(slot.write(wait, Keep::Always, work)); // nobody is left to wait
+    }
+}
+
+impl BookExchange {
+    fn waits(&self, may_cost: bool) -> Wait {
+        match self.ledger.durability {
+            Durability::Strict => Wait::Now,
+            Durability::Auto if may_cost => Wait::Now,
+            Durability::Auto | Durability::Relaxed => Wait::Later,
+        }
+    }
+
+    /// Takes both places in the queue first: once the row is open, nothing can keep it from being settled.
+    async fn open(&mut self, call: Opened, may_cost: bool) -> Result<(), StoreError> {
+        let (to_open, to_settle) = (self.ledger.store.slot().await?, self.ledger.store.slot().await?);
+        let (row, instance) = (call.clone(), self.ledger.instance().to_owned());
+        let work = Box::new(move |connection: &_| rows::open(connection, &row, &instance));
+        match self.waits(may_cost) {
+            Wait::Now => to_open.write(Wait::Now, Keep::Never, work).committed().await?,
+            Wait::Later => drop(to_open.write(Wait::Later, Keep::Always, work)),
+        }
+        self.open = Some(Open { call, terms: self.ledger.terms(), may_cost, slot: to_settle });
+        Ok(())
+    }
+
+    fn settlement(&self, open: &Open, outcome: &Outcome, cx: &FinishCx<'_>) -> Settled {
+        let made = cx.facts.get::<ModelCall>().filter(|_| self.tried);
+        let status = status(outcome, made.is_some());
+        let default = Meter::default();
+        let meter = cx.facts.get::<Meter>().unwrap_or(&default);
+        let mut settled = Settled {
+            status,
+            resolved_model: made.map(|call| call.resolved_model.to_string()),
+            backend_label: made.map(|call| call.backend_label.to_string()),
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            cached_tokens: 0,
+            cost: CallCost::free(Source::Zero),
+            settled_at: self.ledger.now(),
+        };
+        let Some(call) = made else { return settled };
+        let report = meter.reported();
+        if status != Status::Failed || report.cost_usd.is_some() {
+            let usage = tokens(call, meter);
+            settled.prompt_tokens = usage.prompt_tokens;
+            settled.completion_tokens = usage.completion_tokens;
+            settled.cached_tokens = usage.cached_tokens;
+            settled.cost = cost(call, &report, &open.terms);
+        }
+        settled
+    }
+}
+
+/// An upstream that breaks off after something of its answer has left counts like a client that leaves: it was paid.
+fn status(outcome: &Outcome, made: bool) -> Status {
+    match outcome {
+        Outcome::Answered { status, code: None } if status.is_success() => Status::Ok,
+        Outcome::Answered { .. } => Status::Failed,
+        Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped if made => Status::Aborted,
+        Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped => Status::Failed,
+    }
+}
+
+fn storage_error(error: StoreError) -> FilterError {
+    let mut refusal = FilterError::internal(error);
+    refusal.code = ErrorCode::StorageError;
+    refusal.blame = Blame::Gateway;
+    refusal.message = "The request could not be booked, so it was not carried out. Try again.".into();
+    refusal
+}
