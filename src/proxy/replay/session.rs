@@ -1,0 +1,286 @@
+//! The session as the engine sees it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dgx_gateway_filter::upstream::HttpVersion;
+use http::HeaderMap;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session as CustomSession;
+use pingora::protocols::http::{HttpTask, ServerSession};
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, Result};
+
+use super::source::HeldSource;
+use super::timing::Timing;
+use super::{Control, lock};
+
+/// Stands in the place of the client's session.
+pub(super) struct Replay {
+    /// The genuine session; `None` only while dropping.
+    inner: Option<Box<ServerSession>>,
+    pub(super) control: Arc<Mutex<Control>>,
+    pub(super) source: HeldSource,
+    pub(super) timing: Timing,
+    /// Something of the response has arrived.
+    answered: bool,
+    /// What the upstream of the attempt speaks.
+    version: HttpVersion,
+    /// A response head that leaves with the first bytes of its body, so that a failure before them is still a
+    /// real error or another attempt.
+    pub(super) pending_head: Option<Box<ResponseHeader>>,
+    holding: bool,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        lock(&self.control).genuine = self.inner.take();
+    }
+}
+
+impl Replay {
+    /// A wrapper around the genuine session.
+    pub(super) fn new(genuine: Box<ServerSession>, control: Arc<Mutex<Control>>, started: std::time::Instant) -> Self {
+        Self {
+            inner: Some(genuine),
+            control,
+            source: HeldSource::default(),
+            timing: Timing::new(started),
+            answered: false,
+            version: HttpVersion::Http1,
+            pending_head: None,
+            holding: false,
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "`inner` is taken by drop only")]
+    fn genuine(&self) -> &ServerSession {
+        self.inner.as_deref().expect("the genuine session is there until drop")
+    }
+
+    #[expect(clippy::expect_used, reason = "`inner` is taken by drop only")]
+    pub(super) fn genuine_mut(&mut self) -> &mut ServerSession {
+        self.inner.as_deref_mut().expect("the genuine session is there until drop")
+    }
+
+    fn rewind(&mut self) {
+        let (body, limits, version) = {
+            let mut control = lock(&self.control);
+            (std::mem::take(&mut control.body), control.timeouts, control.version)
+        };
+        self.version = version;
+        self.source = HeldSource::new(body);
+        self.timing.restart(limits);
+        self.answered = false;
+        self.pending_head = None;
+        self.holding = false;
+    }
+
+    fn next_slice(&mut self) -> Option<Bytes> {
+        let slice = self.source.next()?;
+        self.timing.progress();
+        Some(slice)
+    }
+
+    /// Looks at the client once, without waiting.
+    async fn client_left(&mut self) -> Option<Box<Error>> {
+        let mut idle = std::pin::pin!(self.genuine_mut().read_body_or_idle(true));
+        match futures_util::poll!(&mut idle) {
+            std::task::Poll::Ready(Err(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    async fn watch_client(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let Self { inner, timing, .. } = self;
+            let Some(inner) = inner.as_deref_mut() else { return Ok(None) };
+            let Some(timer) = timing.timer() else { return inner.read_body_or_idle(true).await };
+            tokio::select! {
+                biased;
+                read = inner.read_body_or_idle(true) => return read,
+                () = timer.as_mut() => {}
+            }
+            self.timing.fired()?;
+        }
+    }
+}
+
+#[async_trait]
+impl CustomSession for Replay {
+    fn req_header(&self) -> &RequestHeader {
+        self.genuine().req_header()
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.genuine_mut().req_header_mut()
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        Ok(self.next_slice())
+    }
+
+    async fn drain_request_body(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, _end: bool) -> Result<()> {
+        self.genuine_mut().write_response_header(head).await
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, _end: bool) -> Result<()> {
+        self.genuine_mut().write_response_header_ref(head).await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.genuine_mut().write_response_body(data, end).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.genuine_mut().write_response_trailers(trailers).await
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        if tasks.iter().any(|task| matches!(task, HttpTask::Body(..))) {
+            self.timing.body_came();
+        }
+        self.answered = true;
+        self.holding = self.holding || lock(&self.control).hold;
+        let written = if self.holding { self.write_held(tasks).await } else { self.write_through(tasks).await };
+        self.timing.progress();
+        written
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.genuine_mut().set_read_timeout(timeout);
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.genuine().get_read_timeout()
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        self.genuine_mut().set_write_timeout(timeout);
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.genuine().get_write_timeout()
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        self.genuine_mut().set_total_drain_timeout(timeout);
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.genuine().get_total_drain_timeout()
+    }
+
+    fn request_summary(&self) -> String {
+        self.genuine().request_summary()
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.genuine().response_written()
+    }
+
+    async fn shutdown(&mut self, _code: u32, _context: &str) {
+        self.genuine_mut().shutdown().await;
+    }
+
+    /// Not before the response begins: when the body is done while its last piece fills the pipe to the upstream,
+    /// the engine looks at nothing but the response, neither at the client nor at our limits. An upstream of HTTP/1.1
+    /// knows the length and needs no other end; one of HTTP/2 would wait for the end of the stream.
+    fn is_body_done(&mut self) -> bool {
+        self.source.exhausted() && (self.answered || self.version == HttpVersion::Http2)
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.genuine_mut().finish_body().await
+    }
+
+    /// Asked before the rewind of an attempt, so it looks at what the attempt will send.
+    fn is_body_empty(&mut self) -> bool {
+        lock(&self.control).length == 0
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if no_body_expected || self.source.exhausted() {
+            return self.watch_client().await;
+        }
+        self.timing.check_upload()?;
+        match self.client_left().await {
+            Some(error) => Err(error),
+            None => Ok(self.next_slice()),
+        }
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.genuine().body_bytes_sent()
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.genuine().body_bytes_read()
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.genuine().digest()
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.genuine_mut().digest_mut()
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.genuine().client_addr()
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.genuine().server_addr()
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.genuine().to_h1_raw()
+    }
+
+    /// The engine calls this at the start of every attempt: the rewind point.
+    fn enable_retry_buffering(&mut self) {
+        self.rewind();
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        false
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        None
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn futures_util::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _reader: Box<dyn futures_util::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _writer: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}
