@@ -19,7 +19,9 @@ mod connections;
 mod context;
 mod heads;
 mod replay;
+mod spool;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +39,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
 use self::admit::{Admitted, Stop, admit};
 use self::attempt::{Judged, Next, Stage, failure_of};
 use self::heads::Framing;
-use self::replay::{CUT, HELD_BACK, ReplayHandle, STALLED, TOTAL};
+use self::replay::{BODY_REFUSED, CUT, HELD_BACK, Length, ReplayHandle, STALLED, TOTAL};
 use crate::reply;
 use crate::shutdown::Draining;
 use crate::telemetry::CoreMetrics;
@@ -47,6 +49,7 @@ use crate::world::World;
 pub use self::body::{Held, HeldBytes};
 pub use self::connections::{Busy, ConnectionGuard, Connections};
 pub use self::context::RequestCtx;
+pub use self::spool::Spools;
 
 /// How long an idle client connection is kept: 75 s, as nginx does.
 const KEEPALIVE_SECONDS: u64 = 75;
@@ -55,6 +58,17 @@ const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// An error that a filter decided; the answer is in the context.
 const REFUSED: ErrorType = ErrorType::new("Refused");
 
+/// What bodies may take up in this process.
+#[derive(Clone, Debug)]
+pub struct BodyBudgets {
+    /// Most bytes of requests in memory, and again of answers.
+    pub max_held_bytes: usize,
+    /// Most bytes of requests that stream, in memory and on disk.
+    pub max_spooled_bytes: usize,
+    /// Where they are kept on disk.
+    pub spool_dir: PathBuf,
+}
+
 /// The gateway as the engine sees it.
 pub struct Gateway {
     world: Arc<ArcSwap<World>>,
@@ -62,6 +76,7 @@ pub struct Gateway {
     held: Arc<HeldBytes>,
     /// Answers; a budget of their own, so that a call that was made is not lost to uploads.
     held_answers: Arc<HeldBytes>,
+    spools: Arc<Spools>,
     connections: Arc<Connections>,
     metrics: Arc<CoreMetrics>,
     draining: Arc<Draining>,
@@ -85,13 +100,14 @@ impl Gateway {
     #[must_use]
     pub fn new(
         world: Arc<ArcSwap<World>>,
-        max_held_bytes: usize,
+        bodies: BodyBudgets,
         connections: Arc<Connections>,
         metrics: Arc<CoreMetrics>,
         draining: Arc<Draining>,
     ) -> Self {
-        let (held, held_answers) = (HeldBytes::new(max_held_bytes), HeldBytes::new(max_held_bytes));
-        Self { world, held, held_answers, connections, metrics, draining, resolver: Resolver::default() }
+        let (held, held_answers) = (HeldBytes::new(bodies.max_held_bytes), HeldBytes::new(bodies.max_held_bytes));
+        let spools = Spools::new(bodies.spool_dir, bodies.max_spooled_bytes, Arc::clone(&held));
+        Self { world, held, held_answers, spools, connections, metrics, draining, resolver: Resolver::default() }
     }
 
     /// A failure before anything was sent: what do the filters say?
@@ -133,7 +149,7 @@ impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
 
     fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new(self.world.load_full(), self.held.share(), self.held_answers.share())
+        RequestCtx::new(self.world.load_full(), self.held.share(), self.held_answers.share(), Arc::clone(&self.spools))
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
@@ -175,6 +191,8 @@ impl ProxyHttp for Gateway {
             match peer::peer(&upstream, &self.resolver).await {
                 Ok(mut peer) => {
                     peer.options.read_timeout = Some(ctx.longest_silence());
+                    // an upstream that takes nothing of the body: while it blocks, nothing else is watched
+                    peer.options.write_timeout = Some(ctx.longest_silence());
                     return Ok(Box::new(peer));
                 }
                 Err(error) => {
@@ -198,7 +216,11 @@ impl ProxyHttp for Gateway {
         };
         let client: &http::request::Parts = session.req_header();
         let version = head.version;
-        let framing = if ctx.replay.is_some() { Framing::Replayed } else { Framing::Streamed };
+        let framing = match ctx.replay.as_ref().map(ReplayHandle::length) {
+            Some(Length::Known(length)) => Framing::Replayed(length),
+            Some(Length::Unknown) => Framing::Unsized,
+            None => Framing::Streamed,
+        };
         *head = heads::to_upstream(request, upstream, client, &ctx.chain.shared.request.id, framing)?;
         head.set_version(version);
         Ok(())
@@ -216,6 +238,10 @@ impl ProxyHttp for Gateway {
         {
             // any other source is swallowed when the upstream speaks HTTP/2
             ctx.passing(session.req_header(), piece).map_err(|error| refuse(ctx, error).into_down())?;
+        }
+        for fresh in ctx.replay.as_ref().map(ReplayHandle::take_fresh).unwrap_or_default() {
+            let seen = ctx.chain.request_chunk(session.req_header(), &fresh);
+            seen.map_err(|error| refuse(ctx, error).into_down())?;
         }
         if end && piece.as_ref().is_some_and(Bytes::is_empty) {
             *piece = None; // else the engine writes the end of a chunked body twice
@@ -364,7 +390,7 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
-        if [CUT, REFUSED].contains(error.etype()) {
+        if [BODY_REFUSED, CUT, REFUSED].contains(error.etype()) {
             return error; // decided already
         }
         if *error.esource() == ErrorSource::Downstream && !is_ours(&error) {
@@ -409,6 +435,9 @@ impl ProxyHttp for Gateway {
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
         if let Some(replay) = &ctx.replay {
             replay.restore(session);
+            if let Some(failure) = replay.take_failure() {
+                ctx.failure.get_or_insert(failure);
+            }
         }
         let released = ctx.replay.as_ref().filter(|_| *error.etype() == HELD_BACK).and_then(ReplayHandle::take_release);
         if let Some((head, body)) = released {

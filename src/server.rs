@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use crate::admin;
 use crate::config::{Config, LogFormat, LogSettings, Overrides};
 use crate::plugins::Registry;
-use crate::proxy::{ConnectionGuard, Connections, Gateway};
+use crate::proxy::{BodyBudgets, ConnectionGuard, Connections, Gateway};
 use crate::registry::{ADMIN_PAGES, greeting};
 use crate::shutdown::{DrainWatch, Draining};
 use crate::telemetry::{self, CoreMetrics};
@@ -153,7 +153,11 @@ fn public_service(
     let connections = Arc::new(Connections::default());
     let gateway = Gateway::new(
         Arc::new(ArcSwap::from_pointee(world)),
-        config.server.max_held_bytes,
+        BodyBudgets {
+            max_held_bytes: config.server.max_held_bytes,
+            max_spooled_bytes: config.server.max_spooled_bytes,
+            spool_dir: config.data_dir.clone(),
+        },
         Arc::clone(&connections),
         metrics,
         draining,

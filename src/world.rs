@@ -67,7 +67,7 @@ impl World {
             build(env).map_err(|source| WorldError::Build { part: name.to_owned(), source })?;
         }
         let endpoints = build_endpoints(registry, env)?;
-        let routes = build_routes(plans, &endpoints, env)?;
+        let routes = build_routes(plans, config, &endpoints, env)?;
         Ok(Self { endpoints, routes, renderer: Arc::clone(&registry.renderer), server: config.server.clone() })
     }
 
@@ -166,6 +166,7 @@ fn build_endpoints(registry: &Registry, env: &BuildEnv) -> Result<HashMap<&'stat
 
 fn build_routes(
     plans: Vec<RoutePlan>,
+    config: &Config,
     endpoints: &HashMap<&'static str, axum::Router>,
     env: &BuildEnv,
 ) -> Result<RouteTable, WorldError> {
@@ -178,6 +179,10 @@ fn build_routes(
             built.push(RouteFilter { name, filter });
         }
         let need = built.iter().map(|entry| entry.filter.body_need()).max().unwrap_or(BodyNeed::None);
+        let need = match (&spec.end, need) {
+            (RouteEnd::Endpoint(_), BodyNeed::Start) => BodyNeed::Whole, // only an upstream takes a body half read
+            _ => need,
+        };
         let end = match spec.end {
             RouteEnd::Endpoint(name) => End::Endpoint(endpoints.get(name.as_str()).cloned().unwrap_or_default()),
             RouteEnd::Fixed { url, forward_headers } => fixed(&url, forward_headers),
@@ -188,7 +193,7 @@ fn build_routes(
             methods: spec.methods,
             filters: built,
             need,
-            max_body_bytes: spec.max_body_bytes,
+            max_body_bytes: spec.max_body_bytes.or(spec.upload.then_some(config.server.max_upload_bytes)),
             end,
         });
         table.add(&spec.path, &spec.aliases, &route).map_err(|error| {

@@ -27,6 +27,9 @@ pub struct RouteFile {
     pub upstream: Option<String>,
     /// Largest request body in bytes, 0 to 1099511627776. Default: `server.max_body_bytes`.
     pub max_body_bytes: Option<u64>,
+    /// Whether the body is an upload: then `server.max_upload_bytes` is its limit. Default false.
+    #[serde(default)]
+    pub upload: bool,
     /// Request headers that a URL upstream receives, besides framing and tracing headers.
     #[serde(default)]
     pub forward_headers: Vec<String>,
@@ -68,8 +71,10 @@ pub struct RouteSpec {
     pub methods: Vec<Method>,
     /// Filters in order.
     pub filters: Vec<FilterEntry>,
-    /// Largest request body, if not that of the server.
+    /// Largest request body, if not one of the server's.
     pub max_body_bytes: Option<usize>,
+    /// Whether the body is an upload.
+    pub upload: bool,
     /// Where it ends.
     pub end: RouteEnd,
 }
@@ -106,6 +111,9 @@ fn check(route: RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option<Rou
     if max_body_bytes == Some(None) {
         problems.push(Problem::at(format!("{key}.max_body_bytes"), "must be 0 to 1099511627776"));
     }
+    if route.upload && max_body_bytes.is_some() {
+        problems.push(Problem::at(format!("{key}.max_body_bytes"), "an upload is limited by server.max_upload_bytes"));
+    }
     let end = route_end(route.endpoint, route.upstream, &route.forward_headers, key, problems);
     let end = end.filter(|_| problems.len() == before)?;
     Some(RouteSpec {
@@ -114,6 +122,7 @@ fn check(route: RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option<Rou
         methods,
         filters,
         max_body_bytes: max_body_bytes.flatten(),
+        upload: route.upload,
         end,
     })
 }

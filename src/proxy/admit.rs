@@ -9,10 +9,10 @@ use http::{HeaderValue, header};
 use pingora::Error;
 use pingora::proxy::Session;
 
-use super::body::{BodyLimits, ReadError, declared_length, read_whole, say_continue, too_large};
+use super::body::{BodyLimits, ReadError, declared_length, read_beginning, read_whole, say_continue, too_large};
 use super::bridge::{self, Served};
 use super::context::RequestCtx;
-use super::replay::ReplayHandle;
+use super::replay::{Beginning, ReplayHandle};
 use crate::route::{End, Match, Route};
 
 /// When to come back to a process that is being stopped.
@@ -68,8 +68,11 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
         return Err(too_large(limit).into());
     }
     ctx.max_body_bytes = limit;
-    if route.need == BodyNeed::Whole {
-        read_body(session, ctx).await?;
+    let mut beginning = None;
+    match route.need {
+        BodyNeed::Whole => read_body(session, ctx).await?,
+        BodyNeed::Start => beginning = Some(read_start(session, ctx).await?),
+        BodyNeed::None | BodyNeed::Chunks => {}
     }
     if let Some(reply) = ready_filters(session, ctx).await? {
         bridge::respond(session, ctx, *reply).await?;
@@ -82,9 +85,9 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
         },
         End::Fixed { upstream, .. } => {
             ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
-            hand_over(session, ctx, &route).await
+            hand_over(session, ctx, &route, beginning).await
         }
-        End::Planned => hand_over(session, ctx, &route).await,
+        End::Planned => hand_over(session, ctx, &route, beginning).await,
     }
 }
 
@@ -130,6 +133,20 @@ async fn read_body(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Re
     Ok(())
 }
 
+async fn read_start(session: &mut Session, ctx: &mut RequestCtx) -> Result<Beginning, ReadError> {
+    let started = ctx.chain.shared.request.started;
+    let limits = BodyLimits { max_bytes: ctx.max_body_bytes, until: started + ctx.world.server.total_timeout };
+    let spool = ctx.spools.open();
+    let chain = &mut ctx.chain;
+    let look = |session: &Session, piece: Option<&_>| {
+        if let Some(piece) = piece {
+            chain.request_chunk(session.req_header(), piece)?;
+        }
+        Ok(chain.exchanges.iter().all(|exchange| exchange.seen_enough()))
+    };
+    read_beginning(session, limits, spool, look).await
+}
+
 async fn ready_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option<Box<Reply>>, FilterError> {
     let head: &http::request::Parts = session.req_header();
     let mut body = std::mem::take(&mut ctx.body);
@@ -142,12 +159,23 @@ async fn ready_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option
     Ok(None)
 }
 
-/// The engine takes over. A body that was read is replayed; one that was not streams through.
-async fn hand_over(session: &mut Session, ctx: &mut RequestCtx, route: &Route) -> Result<Admitted, Stop> {
+/// The engine takes over. A body that was read is replayed, one that was begun goes on behind its beginning, and one
+/// that was not looked at streams through.
+async fn hand_over(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    route: &Route,
+    beginning: Option<Beginning>,
+) -> Result<Admitted, Stop> {
     ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
+    let started = ctx.chain.shared.request.started;
+    if let Some(beginning) = beginning {
+        ctx.replay = Some(ReplayHandle::install_streaming(session, started, beginning));
+        return Ok(Admitted::Proxy);
+    }
     say_continue(session).await?;
     if route.need == BodyNeed::Whole || session.is_body_done() {
-        ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
+        ctx.replay = Some(ReplayHandle::install(session, started));
     }
     Ok(Admitted::Proxy)
 }

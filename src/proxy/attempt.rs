@@ -11,7 +11,7 @@ use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
 use super::context::{Chain, RequestCtx};
-use super::replay::{STALLED, TOTAL};
+use super::replay::{Prepared, STALLED, TOTAL};
 use crate::route::{End, Route};
 
 /// How much later than the limits of an attempt the engine's own limit falls, so that it meets only what those miss.
@@ -83,14 +83,20 @@ impl RequestCtx {
             path: String::new(),
             headers: HeaderMap::with_capacity(8),
             body: self.body.clone(),
+            patches: Vec::new(),
             timeouts: AttemptTimeouts { first_byte: None, idle: None, total, total_once_begun: total },
         };
         fill_fixed(&route, head, &mut request);
         for exchange in &mut self.chain.exchanges {
             exchange.attempt(&mut request, &mut self.chain.shared.cx(head))?;
         }
+        if !request.body.is_empty() {
+            request.body = request.body.patched(&std::mem::take(&mut request.patches));
+        }
         if let Some(replay) = &self.replay {
-            replay.prepare(request.body.clone(), request.timeouts, upstream.version);
+            let (body, timeouts) = (request.body.clone(), request.timeouts);
+            let patches = std::mem::take(&mut request.patches);
+            replay.prepare(Prepared { body, patches, timeouts, version: upstream.version });
         }
         self.attempt.stage = Stage::Waiting;
         self.held_answer.give_back();

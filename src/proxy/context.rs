@@ -16,6 +16,7 @@ use super::attempt::Attempt;
 use super::body::{Held, too_large};
 use super::client_ip::client_ip;
 use super::replay::ReplayHandle;
+use super::spool::Spools;
 use crate::route::Route;
 use crate::telemetry::{CoreMetrics, InFlight};
 use crate::world::World;
@@ -102,6 +103,7 @@ pub struct RequestCtx {
     pub(super) body: Rope,
     pub(super) held: Held,
     pub(super) held_answer: Held,
+    pub(super) spools: Arc<Spools>,
     /// Largest request body of the route.
     pub(super) max_body_bytes: usize,
     /// Bytes of a body that streams through.
@@ -117,7 +119,7 @@ pub struct RequestCtx {
 }
 
 impl RequestCtx {
-    pub(super) fn new(world: Arc<World>, held: Held, held_answer: Held) -> Self {
+    pub(super) fn new(world: Arc<World>, held: Held, held_answer: Held, spools: Arc<Spools>) -> Self {
         let request =
             RequestInfo { id: Arc::from(""), route: Arc::from(UNMATCHED), peer: None, started: Instant::now() };
         let shared = Shared {
@@ -135,6 +137,7 @@ impl RequestCtx {
             body: Rope::new(),
             held,
             held_answer,
+            spools,
             max_body_bytes: 0,
             streamed: 0,
             attempt: Attempt::default(),

@@ -2,7 +2,7 @@
 //! goes to a client is what filters left of a response plus what they put on every answer.
 
 use dgx_gateway_filter::ResponseHead;
-use dgx_gateway_filter::upstream::{Address, AttemptRequest, Upstream};
+use dgx_gateway_filter::upstream::{Address, AttemptRequest, HttpVersion, Upstream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
@@ -30,10 +30,12 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// How the body goes to the upstream.
 pub(super) enum Framing {
-    /// It is replayed, so its length is known.
-    Replayed,
+    /// It is replayed, with so many bytes.
+    Replayed(usize),
     /// It streams through, framed as the client framed it.
     Streamed,
+    /// It is replayed while it arrives, without a length.
+    Unsized,
 }
 
 /// The request head for the upstream. Takes the headers out of the attempt.
@@ -58,8 +60,10 @@ pub(super) fn to_upstream(
         }
     }
     match framing {
-        Framing::Replayed if request.body.is_empty() && request.method != http::Method::POST => {}
-        Framing::Replayed => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(request.body.len()))),
+        Framing::Replayed(0) if request.method != http::Method::POST => {}
+        Framing::Replayed(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
+        Framing::Unsized if upstream.version == HttpVersion::Http2 => {}
+        Framing::Unsized => drop(headers.insert(header::TRANSFER_ENCODING, CHUNKED)),
         Framing::Streamed => frame_as(client, &mut headers),
     }
     parts.headers = headers;

@@ -1,27 +1,36 @@
-//! A downstream session that hands the engine a body we already hold, rewound for every attempt.
+//! A downstream session that hands the engine a body, rewound for every attempt.
 //!
-//! The engine keeps at most 64 KiB of a body for retries. This wrapper owns the genuine session and a rope: it
-//! gives out slices without copying, starts again whenever the engine starts an attempt, watches the client
-//! meanwhile, turns our time limits into errors, and holds a response back while its head may still change.
+//! The engine keeps at most 64 KiB of a body for retries. This wrapper owns the genuine session and the source of the
+//! body: a rope, given out in slices without copying, or a spool with the client behind it. It starts again whenever
+//! the engine starts an attempt, watches the client meanwhile, turns our time limits into errors, and holds a response
+//! back while its head may still change.
 //!
 //! It implements a hidden trait of the engine; the version is pinned and the tests of body plans run it end to end.
 
 mod session;
 mod source;
+mod splice;
+mod spooled;
 mod timing;
 mod writing;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use dgx_gateway_filter::Rope;
+use dgx_gateway_filter::body::Patch;
 use dgx_gateway_filter::upstream::{AttemptTimeouts, HttpVersion};
+use dgx_gateway_filter::{FilterError, Rope};
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
 use self::session::Replay;
+use self::source::{HeldSource, Source};
+use self::splice::patched_length;
+pub(super) use self::spooled::Beginning;
+use self::spooled::SpooledSource;
+use super::body::declared_length;
 
 /// The first byte of the response, or the next piece, came too late.
 pub(super) const STALLED: ErrorType = ErrorType::new("UpstreamStalled");
@@ -30,24 +39,61 @@ pub(super) const TOTAL: ErrorType = ErrorType::new("RequestDeadline");
 /// A response that was held back is complete; the core decides about it.
 pub(super) const HELD_BACK: ErrorType = ErrorType::new("ResponseHeldBack");
 
+/// The rest of a body that streams is refused; the answer waits in the wrapper.
+pub(super) const BODY_REFUSED: ErrorType = ErrorType::new("BodyRefused");
+
 /// An error was said as the last piece of the answer; nothing more is relayed.
 pub(super) const CUT: ErrorType = ErrorType::new("AnswerCut");
 
 /// Parts of a body below this size are sent together: a patched body of a few kilobytes is one write, not five.
 const SMALL_PART: usize = 16 * 1024;
 
+/// How long the body is, as it goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// So many bytes.
+    Known(usize),
+    /// The client has not said it, and is not done.
+    Unknown,
+}
+
+impl Default for Length {
+    fn default() -> Self {
+        Self::Known(0)
+    }
+}
+
 /// What the core and the wrapper share about the current attempt.
 #[derive(Default)]
 struct Control {
     body: Rope,
-    length: usize,
+    patches: Vec<Patch>,
+    /// Length of what the attempt sends.
+    length: Length,
+    /// Whether the body streams; then its length as it comes.
+    streams: bool,
+    arriving: Length,
     timeouts: Option<AttemptTimeouts>,
     version: HttpVersion,
     hold: bool,
     release: Option<(Box<ResponseHeader>, Bytes)>,
     cut: bool,
+    /// Pieces of a body that streams which no filter has seen.
+    fresh: Vec<Bytes>,
+    /// Why the rest of the body is refused.
+    failure: Option<FilterError>,
     /// The genuine session, put back when the wrapper is dropped.
     genuine: Option<Box<ServerSession>>,
+}
+
+/// What an attempt sends, and how long it may take.
+pub(super) struct Prepared {
+    /// The body, if it is held.
+    pub body: Rope,
+    /// What changes in a body that streams.
+    pub patches: Vec<Patch>,
+    pub timeouts: AttemptTimeouts,
+    pub version: HttpVersion,
 }
 
 /// The core's end of an installed wrapper.
@@ -61,23 +107,64 @@ fn lock(control: &Mutex<Control>) -> MutexGuard<'_, Control> {
 impl ReplayHandle {
     /// Puts the wrapper in the place of the session. The body must have been read completely.
     pub(super) fn install(session: &mut Session, started: std::time::Instant) -> Self {
-        let control = Arc::new(Mutex::new(Control::default()));
+        Self::install_with(session, started, Source::Held(HeldSource::default()), Length::default())
+    }
+
+    /// The same for a body that streams, of which the beginning has been read.
+    pub(super) fn install_streaming(session: &mut Session, started: std::time::Instant, beginning: Beginning) -> Self {
+        let declared = declared_length(session).and_then(|length| usize::try_from(length).ok());
+        let length = match declared {
+            _ if beginning.complete => Length::Known(beginning.spool.len()),
+            Some(length) => Length::Known(length),
+            None => Length::Unknown,
+        };
+        let source = Source::Spooled(Box::new(SpooledSource::new(beginning)));
+        Self::install_with(session, started, source, length)
+    }
+
+    fn install_with(session: &mut Session, started: std::time::Instant, source: Source, arriving: Length) -> Self {
+        let control = Arc::new(Mutex::new(Control {
+            arriving,
+            streams: matches!(source, Source::Spooled(_)),
+            ..Control::default()
+        }));
         let genuine = std::mem::replace(&mut session.downstream_session, placeholder());
-        let replay = Replay::new(genuine, Arc::clone(&control), started);
+        let replay = Replay::new(genuine, source, Arc::clone(&control), started);
         *session.downstream_session = ServerSession::Custom(Box::new(replay)); // into the box of the placeholder
         Self(control)
     }
 
     /// What the next attempt sends, and how long it may take.
-    pub(super) fn prepare(&self, body: Rope, timeouts: AttemptTimeouts, version: HttpVersion) {
+    pub(super) fn prepare(&self, next: Prepared) {
         let mut control = lock(&self.0);
-        control.length = body.len();
+        let Prepared { body, patches, timeouts, version } = next;
+        control.length = match control.arriving {
+            _ if !control.streams => Length::Known(body.len()),
+            Length::Known(length) => Length::Known(patched_length(length, &patches)),
+            Length::Unknown => Length::Unknown,
+        };
+        control.patches = patches;
         control.body = body.joined(SMALL_PART);
         control.timeouts = Some(timeouts);
         control.version = version;
         control.hold = false;
         control.release = None;
         control.cut = false;
+    }
+
+    /// Length of what the attempt sends.
+    pub(super) fn length(&self) -> Length {
+        lock(&self.0).length
+    }
+
+    /// Takes the pieces of a body that streams which have come since.
+    pub(super) fn take_fresh(&self) -> Vec<Bytes> {
+        std::mem::take(&mut lock(&self.0).fresh)
+    }
+
+    /// Takes the reason why the rest of the body is refused.
+    pub(super) fn take_failure(&self) -> Option<FilterError> {
+        lock(&self.0).failure.take()
     }
 
     /// Takes a released response that the engine had no more piece to carry.

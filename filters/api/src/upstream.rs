@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use crate::body::Rope;
+use crate::body::{Patch, Rope};
 use crate::error::FilterError;
 use crate::exchange::ResponseHead;
 
@@ -99,8 +99,11 @@ pub struct AttemptRequest {
     pub path: String,
     /// Allow-listed headers and the upstream's own credential.
     pub headers: HeaderMap,
-    /// The body, shared with all other attempts.
+    /// The body, shared with all other attempts; empty when it streams.
     pub body: Rope,
+    /// What changes in the body, ordered by start, without overlaps and without empty ranges; the places are those of
+    /// the body as it came. The way to change a body that streams.
+    pub patches: Vec<Patch>,
     /// Limits of this attempt.
     pub timeouts: AttemptTimeouts,
 }

@@ -259,6 +259,7 @@ pub fn attempt_request(index: usize, path: &str, body: Rope) -> AttemptRequest {
         path: path.to_owned(),
         headers: HeaderMap::new(),
         body,
+        patches: Vec::new(),
         timeouts: AttemptTimeouts { first_byte: None, idle: None, total: AMPLE, total_once_begun: AMPLE },
     }
 }

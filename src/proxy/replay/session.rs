@@ -14,20 +14,26 @@ use pingora::protocols::http::custom::server::Session as CustomSession;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, Result};
+use tokio::time::Instant;
 
-use super::source::HeldSource;
+use super::source::{HeldSource, Source};
 use super::timing::Timing;
-use super::{Control, lock};
+use super::{BODY_REFUSED, Control, Length, TOTAL, lock};
+use crate::proxy::body::ReadError;
 
 /// Stands in the place of the client's session.
 pub(super) struct Replay {
     /// The genuine session; `None` only while dropping.
     inner: Option<Box<ServerSession>>,
     pub(super) control: Arc<Mutex<Control>>,
-    pub(super) source: HeldSource,
+    pub(super) source: Source,
     pub(super) timing: Timing,
     /// Something of the response has arrived.
     answered: bool,
+    /// The end of a body without a length was told.
+    end_told: bool,
+    /// The upstream was told the length.
+    sized: bool,
     /// What the upstream of the attempt speaks.
     version: HttpVersion,
     /// A response head that leaves with the first bytes of its body, so that a failure before them is still a
@@ -44,11 +50,18 @@ impl Drop for Replay {
 
 impl Replay {
     /// A wrapper around the genuine session.
-    pub(super) fn new(genuine: Box<ServerSession>, control: Arc<Mutex<Control>>, started: std::time::Instant) -> Self {
+    pub(super) fn new(
+        genuine: Box<ServerSession>,
+        source: Source,
+        control: Arc<Mutex<Control>>,
+        started: std::time::Instant,
+    ) -> Self {
         Self {
             inner: Some(genuine),
             control,
-            source: HeldSource::default(),
+            source,
+            end_told: false,
+            sized: true,
             timing: Timing::new(started),
             answered: false,
             version: HttpVersion::Http1,
@@ -68,22 +81,62 @@ impl Replay {
     }
 
     fn rewind(&mut self) {
-        let (body, limits, version) = {
+        let (body, patches, limits) = {
             let mut control = lock(&self.control);
-            (std::mem::take(&mut control.body), control.timeouts, control.version)
+            self.version = control.version;
+            self.sized = control.length != Length::Unknown;
+            (std::mem::take(&mut control.body), std::mem::take(&mut control.patches), control.timeouts)
         };
-        self.version = version;
-        self.source = HeldSource::new(body);
+        match &mut self.source {
+            Source::Held(held) => *held = HeldSource::new(body),
+            Source::Spooled(spooled) => spooled.rewind(patches),
+        }
         self.timing.restart(limits);
         self.answered = false;
+        self.end_told = false;
         self.pending_head = None;
         self.holding = false;
     }
 
-    fn next_slice(&mut self) -> Option<Bytes> {
-        let slice = self.source.next()?;
-        self.timing.progress();
-        Some(slice)
+    /// The next piece of the body; `None` when there is no more.
+    async fn next_piece(&mut self) -> Result<Option<Bytes>> {
+        let until = self.timing.total().map(Instant::into_std);
+        let Self { inner, source, control, .. } = self;
+        let piece = match source {
+            Source::Held(held) => held.next(),
+            Source::Spooled(spooled) => {
+                let Some(inner) = inner.as_deref_mut() else { return Ok(None) };
+                let next = spooled.next(inner, until).await;
+                let mut control = lock(control);
+                control.fresh.append(&mut spooled.take_fresh());
+                if spooled.is_complete() {
+                    control.arriving = Length::Known(spooled.received());
+                }
+                match next {
+                    Ok(piece) => piece,
+                    Err(ReadError::Broken(error)) => return Err(error),
+                    Err(ReadError::Refused(_)) if until.is_some_and(|until| until <= std::time::Instant::now()) => {
+                        return Error::e_explain(TOTAL, "time limit of the exchange");
+                    }
+                    Err(ReadError::Refused(error)) => {
+                        control.failure.get_or_insert(error);
+                        return Error::e_explain(BODY_REFUSED, "the rest of the body is refused");
+                    }
+                }
+            }
+        };
+        if piece.is_some() {
+            self.timing.progress();
+        }
+        Ok(piece)
+    }
+
+    /// Whether the client can be watched for its leaving: not while it has more of its body to send.
+    fn client_is_done(&self) -> bool {
+        match &self.source {
+            Source::Held(_) => true,
+            Source::Spooled(spooled) => spooled.is_complete(),
+        }
     }
 
     /// Looks at the client once, without waiting.
@@ -121,7 +174,7 @@ impl CustomSession for Replay {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        Ok(self.next_slice())
+        self.next_piece().await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -193,9 +246,9 @@ impl CustomSession for Replay {
 
     /// Not before the response begins: when the body is done while its last piece fills the pipe to the upstream,
     /// the engine looks at nothing but the response, neither at the client nor at our limits. An upstream of HTTP/1.1
-    /// knows the length and needs no other end; one of HTTP/2 would wait for the end of the stream.
+    /// that knows the length needs no other end; any other would wait for it.
     fn is_body_done(&mut self) -> bool {
-        self.source.exhausted() && (self.answered || self.version == HttpVersion::Http2)
+        self.source.exhausted() && (self.answered || self.end_told || self.version == HttpVersion::Http2)
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -204,18 +257,31 @@ impl CustomSession for Replay {
 
     /// Asked before the rewind of an attempt, so it looks at what the attempt will send.
     fn is_body_empty(&mut self) -> bool {
-        lock(&self.control).length == 0
+        lock(&self.control).length == Length::Known(0)
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if no_body_expected || self.source.exhausted() {
+        if no_body_expected {
             return self.watch_client().await;
         }
-        self.timing.check_upload()?;
-        match self.client_left().await {
-            Some(error) => Err(error),
-            None => Ok(self.next_slice()),
+        if !self.source.exhausted() {
+            self.timing.check_upload()?;
+            if self.client_is_done()
+                && let Some(error) = self.client_left().await
+            {
+                return Err(error);
+            }
+            if let Some(piece) = self.next_piece().await? {
+                return Ok(Some(piece));
+            }
         }
+        if self.sized && self.version == HttpVersion::Http1 {
+            return self.watch_client().await;
+        }
+        // told on its own, once the pipe has had a chance to empty: see `is_body_done`
+        tokio::task::yield_now().await;
+        self.end_told = true;
+        Ok(None)
     }
 
     fn body_bytes_sent(&self) -> usize {

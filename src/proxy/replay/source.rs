@@ -1,10 +1,38 @@
-//! Where the body of an attempt comes from: a rope that is held.
+//! Where the body of an attempt comes from: a rope that is held, or a spool and the client behind it.
 
 use bytes::Bytes;
 use dgx_gateway_filter::Rope;
 
+use super::spooled::SpooledSource;
+
 /// Largest slice given to the engine at once: 128 KiB keeps the watch on the client and the time limits close.
 pub(super) const SLICE: usize = 128 * 1024;
+
+/// Either kind.
+pub(super) enum Source {
+    /// Read completely, in memory.
+    Held(HeldSource),
+    /// It streams.
+    Spooled(Box<SpooledSource>),
+}
+
+impl Source {
+    /// Whether all of it has been handed out.
+    pub(super) fn exhausted(&self) -> bool {
+        match self {
+            Self::Held(held) => held.exhausted(),
+            Self::Spooled(spooled) => spooled.exhausted(),
+        }
+    }
+
+    /// The body will not be sent again: what is not needed any more is let go.
+    pub(super) fn forget(&mut self) {
+        match self {
+            Self::Held(held) => held.forget(),
+            Self::Spooled(spooled) => spooled.forget(),
+        }
+    }
+}
 
 /// A held body, and how far it has been handed out.
 #[derive(Default)]
