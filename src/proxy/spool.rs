@@ -101,7 +101,7 @@ impl Spool {
         if !self.share.raise_to(total) || !self.memory.raise_to(total.min(MEMORY)) {
             return Err(overloaded());
         }
-        if self.tail.len() + piece.len() > MEMORY {
+        if !self.leaving.is_empty() || self.tail.len() + piece.len() > MEMORY {
             self.write_out().await?;
         }
         self.tail.extend_from_slice(piece);

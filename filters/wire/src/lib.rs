@@ -2,5 +2,6 @@
 
 pub mod answer;
 pub mod errors;
+pub mod multipart;
 pub mod request;
 pub mod sse;
