@@ -26,6 +26,7 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_limits::Requests>()
         .filter::<dgx_gateway_limits::PublicPages>()
         .filter::<dgx_gateway_guard::Body>()
+        .filter::<dgx_gateway_guard::AudioForm>()
         .filter::<dgx_gateway_models::Route>()
         .filter::<dgx_gateway_guard::Content>()
         .endpoint::<dgx_gateway_discovery::Health>()

@@ -152,6 +152,12 @@ impl ExchangeDriver {
         exchange.request_chunk(&chunk, &mut cx)
     }
 
+    /// Asks `seen_enough`.
+    #[must_use]
+    pub fn seen_enough(&self) -> bool {
+        self.exchange.seen_enough()
+    }
+
     /// Runs `request_ready`.
     ///
     /// # Errors

@@ -79,6 +79,12 @@ impl Form {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// All fields whose values are complete, in order.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
     /// The value of a field, if it is complete.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {
