@@ -9,6 +9,7 @@
 //! The end of the client's stream counts as leaving, half-closed or not.
 
 mod answer;
+mod audio;
 mod behaviour;
 mod connection;
 mod gzip;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::audio::FormData;
 use super::behaviour::Answer;
 
 /// What of a request body decides the form of the answer.
@@ -14,11 +15,14 @@ pub(super) struct Asked {
     #[serde(default)]
     pub(super) model: String,
     #[serde(default)]
-    stream: Option<bool>,
+    pub(super) stream: Option<bool>,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
     #[serde(default)]
     input: Value,
+    /// A form instead of JSON.
+    #[serde(skip)]
+    pub(super) form: Option<FormData>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -28,8 +32,12 @@ struct StreamOptions {
 }
 
 impl Asked {
-    /// Reads a body; one that is no such JSON asks for nothing.
+    /// Reads a body; one that is neither such JSON nor a form asks for nothing.
     pub(super) fn read(body: &[u8]) -> Self {
+        if let Some(form) = FormData::read(body) {
+            let (model, stream) = (form.field("model").to_owned(), Some(form.field("stream") == "true"));
+            return Self { model, stream, form: Some(form), ..Self::default() };
+        }
         serde_json::from_slice(body).unwrap_or_default()
     }
 
