@@ -224,6 +224,36 @@ impl Gateway {
         status.unwrap()
     }
 
+    /// A number of the process's memory, in bytes.
+    pub(crate) fn memory(&self, name: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    }
+
+    /// Lets the peak of its memory begin again from now.
+    pub(crate) fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
+    /// Files in its data directory that it holds open without a name.
+    pub(crate) fn open_data_files(&self) -> usize {
+        let data = self.dir.path().join("data");
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+            .filter(|path| path.starts_with(&data) && path.to_string_lossy().ends_with("(deleted)"))
+            .count()
+    }
+
+    /// Puts a file in the place of its data directory: nothing can be written there any more.
+    pub(crate) fn lose_data_dir(&self) {
+        let data = self.dir.path().join("data");
+        if data.exists() {
+            std::fs::remove_dir_all(&data).unwrap();
+        }
+        std::fs::write(&data, "").unwrap();
+    }
+
     /// Whether the process still runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

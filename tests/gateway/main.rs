@@ -31,3 +31,5 @@ mod replay;
 mod shutdown;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod uploads;
