@@ -33,6 +33,13 @@ impl Sent {
         })
     }
 
+    /// The most that an attempt asks for; `None` when it leaves that to the upstream.
+    pub(crate) fn asked(&self, bounds: Bounds) -> Option<u64> {
+        let sent = [&self.max_tokens, &self.max_completion_tokens].into_iter().flatten();
+        let largest = sent.map(|(_, value)| bounds.value(*value)).max();
+        largest.or_else(|| bounds.absent())
+    }
+
     /// The patches for one attempt, and what the headers say about them.
     pub(crate) fn patches(&self, scan: &Scan, bounds: Bounds) -> (Vec<Patch>, Applied) {
         let mut patches = Vec::new();

@@ -33,11 +33,6 @@ impl Attempts {
         self.0.push((Arc::clone(label), came));
     }
 
-    /// How many there were.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Writes the header: a structured list (RFC 8941) of labels, each with `s` (status) or `e` (failure).
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
         let mut list = ListSerializer::new();
