@@ -58,6 +58,8 @@ pub(super) struct Attempt {
     pub stage: Stage,
     /// The pooled connection was dead once already; the same target is not tried a third time.
     pub stale: bool,
+    /// A filter had the same target tried once more; it is not asked a third time.
+    pub again: bool,
 }
 
 /// What follows from a verdict.
@@ -138,14 +140,20 @@ impl RequestCtx {
                 Next::ReadBody(max_bytes)
             }
             Verdict::ReadBody { .. } => Next::Relay,
+            Verdict::Again if self.replay.is_some() && !self.attempt.again => {
+                self.attempt.again = true;
+                self.attempt.stale = false;
+                Next::Retry
+            }
             Verdict::Next
                 if self.can_repeat(result) && self.attempt.index + 1 < self.chain.shared.plan.targets.len() =>
             {
                 self.attempt.index += 1;
                 self.attempt.stale = false;
+                self.attempt.again = false;
                 Next::Retry
             }
-            Verdict::Next => self.fail(exhausted(result)),
+            Verdict::Again | Verdict::Next => self.fail(exhausted(result)),
             Verdict::Fail(error) => self.fail(*error),
         }
     }

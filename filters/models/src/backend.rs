@@ -1,5 +1,6 @@
 //! Backends: where models run, how they are reached, and what is known of them right now.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -11,6 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::BackendFile;
+
+/// Largest `max_in_flight`: more than any model server runs at once.
+const MOST_IN_FLIGHT: u32 = 100_000;
 
 /// What a backend is; decides defaults.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
@@ -87,6 +91,16 @@ impl Protocol {
     }
 }
 
+/// How a backend takes audio to transcribe.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum SttMode {
+    /// In windows that it cuts itself.
+    Chunked,
+    /// In one piece.
+    Continuous,
+}
+
 /// One backend.
 #[derive(Debug)]
 pub struct Backend {
@@ -94,6 +108,8 @@ pub struct Backend {
     pub id: Arc<str>,
     /// Public name.
     pub label: Arc<str>,
+    /// What it is.
+    pub kind: BackendKind,
     /// Where it computes.
     pub domain: Domain,
     /// Whether it is used at all; if not, it is only listed.
@@ -110,6 +126,10 @@ pub struct Backend {
     pub first_byte_timeout: Duration,
     /// Whether its own count of prompt tokens replaces the estimate.
     pub exact_tokens: bool,
+    /// Most requests at the same time; `None`: no limit. Nothing enforces it yet.
+    pub max_in_flight: Option<NonZeroU32>,
+    /// How it takes audio to transcribe.
+    pub stt_modes: Vec<SttMode>,
     /// Machine it runs on.
     pub machine: Option<Arc<str>>,
     /// Number in `-cloud-<n>` slugs.
@@ -182,8 +202,10 @@ pub(crate) fn check(
     }
     let (address, base_path) = address(file, key, embedded, problems)?;
     let credential = credential(file, key, problems);
-    if file.machine.is_some() && file.domain == Domain::Cloud {
-        problems.push(Problem::at(format!("{key}.machine"), "is for local backends only"));
+    slugs(file, key, problems);
+    let stt_modes = stt_modes(file, key, problems);
+    if file.max_in_flight.is_some_and(|most| most > MOST_IN_FLIGHT) {
+        problems.push(Problem::at(format!("{key}.max_in_flight"), format!("must be 0 to {MOST_IN_FLIGHT}")));
     }
     let connect =
         milliseconds(file.connect_timeout_ms.unwrap_or(2000), 60_000, &format!("{key}.connect_timeout_ms"), problems);
@@ -197,6 +219,7 @@ pub(crate) fn check(
     (problems.len() == before).then(|| Backend {
         id: file.id.as_str().into(),
         label,
+        kind: file.kind,
         domain: file.domain,
         enabled: file.enabled.unwrap_or(true),
         upstream: Arc::new(upstream),
@@ -205,11 +228,55 @@ pub(crate) fn check(
         protocols: file.protocols.clone().unwrap_or_else(|| default_protocols(file.kind)),
         first_byte_timeout: Duration::from_secs(first_byte),
         exact_tokens: file.exact_tokens.unwrap_or(false),
+        max_in_flight: file.max_in_flight.and_then(NonZeroU32::new),
+        stt_modes,
         machine: file.machine.as_deref().filter(|_| file.domain == Domain::Local).map(Into::into),
         cloud_slot: file.cloud_slot.or_else(|| default_slot(file.kind)).filter(|_| file.domain == Domain::Cloud),
         up: AtomicBool::new(true),
         in_flight: AtomicI64::new(0),
     })
+}
+
+/// Keys that give slugs: each belongs to one domain, and none may look like a domain.
+fn slugs(file: &BackendFile, key: &str, problems: &mut Vec<Problem>) {
+    if let Some(machine) = &file.machine {
+        if file.domain == Domain::Cloud {
+            problems.push(Problem::at(format!("{key}.machine"), "is for local backends only"));
+        }
+        if !is_suffix(machine) {
+            problems.push(Problem::at(format!("{key}.machine"), SUFFIX_RULE));
+        }
+    }
+    if let Some(slot) = file.cloud_slot {
+        if file.domain == Domain::Local {
+            problems.push(Problem::at(format!("{key}.cloud_slot"), "is for cloud backends only"));
+        }
+        if slot == 0 {
+            problems.push(Problem::at(format!("{key}.cloud_slot"), "must be at least 1"));
+        }
+    }
+}
+
+/// What a suffix of slugs must be, for people.
+pub(crate) const SUFFIX_RULE: &str =
+    "must be letters, digits, '.', '_' or '-', and not local, cloud, cloud-<n>, ollama";
+
+/// Whether a word may be the end of a slug: one that means a domain or a slot would break their promise.
+pub(crate) fn is_suffix(word: &str) -> bool {
+    let is_slot = word.strip_prefix("cloud-").is_some_and(|slot| slot.bytes().all(|byte| byte.is_ascii_digit()));
+    !word.is_empty()
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && !is_slot
+        && !["cloud", "local", "ollama"].contains(&word)
+}
+
+fn stt_modes(file: &BackendFile, key: &str, problems: &mut Vec<Problem>) -> Vec<SttMode> {
+    let modes = file.stt_modes.clone().unwrap_or_else(|| vec![SttMode::Continuous]);
+    let twice = modes.iter().enumerate().any(|(at, mode)| modes.iter().skip(at + 1).any(|other| other == mode));
+    if modes.is_empty() || twice {
+        problems.push(Problem::at(format!("{key}.stt_modes"), "must name chunked, continuous, or each of them once"));
+    }
+    modes
 }
 
 fn default_protocols(kind: BackendKind) -> Vec<Protocol> {

@@ -3,10 +3,12 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`entry`] | one step of a route, with what is known of it right now |
+//! | `provider` | the slug that a provider selector means |
 //! | `read` | from the models file to models |
 //! | `slugs` | the names that a model and its route give |
 
 pub mod entry;
+mod provider;
 mod read;
 mod slugs;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::entry::Entry;
 pub(crate) use self::entry::ordered;
+pub use self::provider::NoProvider;
 pub(crate) use self::read::{Sources, discovered, discovered_entry, is_slug, read};
 use crate::backend::{Backend, Protocol};
 use crate::glob::matches;
@@ -166,6 +169,8 @@ pub struct Slug {
     pub tenants: Vec<String>,
     /// What a further name stands for.
     pub target: Option<Target>,
+    /// Set when its tenants rely on just this model: the slugs that they are told of when its day is used up.
+    pub pinned: Option<Arc<[String]>>,
     /// For people.
     pub notes: Option<Arc<str>>,
 }
@@ -225,12 +230,21 @@ impl Catalog {
         self.slugs.iter().filter(|slug| slug.tier == Tier::Base).map(|slug| &slug.model)
     }
 
+    /// Whether there is such a slug, for whomever.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.by_id.contains_key(name)
+    }
+
     /// A slug, if this caller may know it.
     #[must_use]
     pub fn find(&self, name: &str, principal: Option<&Principal>) -> Option<&Arc<Slug>> {
         let by_name = |name: &str| self.by_id.get(name).and_then(|index| self.slugs.get(*index));
         // the older form of `-cloud-1`
-        let older = || by_name(&format!("{}-cloud-1", name.strip_suffix("-ollama")?));
+        let older = || {
+            let first_slot = by_name(&format!("{}-cloud-1", name.strip_suffix("-ollama")?));
+            first_slot.filter(|slug| slug.tier == Tier::CloudSlot)
+        };
         by_name(name).or_else(older).filter(|slug| slug.usable_by(principal))
     }
 

@@ -45,6 +45,8 @@ pub(crate) fn usual(litellm_key: Option<String>, demo: bool) -> Vec<BackendFile>
         machine: None,
         cloud_slot: None,
         exact_tokens: None,
+        max_in_flight: None,
+        stt_modes: None,
     };
     let found = USUAL.map(|(id, kind, port)| file(id, kind, Some(format!("http://127.0.0.1:{port}/v1"))));
     found.into_iter().chain(demo.then(|| file("demo", BackendKind::Demo, None))).collect()

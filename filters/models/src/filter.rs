@@ -136,7 +136,7 @@ impl Exchange for ModelsExchange {
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
-        let (patches, applied) = chosen.patches(entry, self.protocol)?;
+        let (patches, applied) = chosen.patches(attempt.index, entry, self.protocol)?;
         attempt.body = attempt.body.patched(&patches);
         announce(applied, cx.reply_headers);
         if chosen.stream {
@@ -157,7 +157,7 @@ impl Exchange for ModelsExchange {
             self.attempts.write(cx.reply_headers);
         }
         if let Verdict::Fail(_) = verdict
-            && self.attempts.len() >= cx.plan.targets.len()
+            && self.current + 1 >= cx.plan.targets.len()
         {
             tell_not_to_retry(&verdict, cx.reply_headers);
         }

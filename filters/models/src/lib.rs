@@ -15,6 +15,7 @@ mod attempts;
 mod backend;
 pub mod catalog;
 mod chosen;
+mod daily_quota;
 pub mod discover;
 mod embeddings;
 mod endpoint;
@@ -30,7 +31,7 @@ mod settings;
 mod tokenize;
 mod verdict;
 
-pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running};
+pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running, SttMode};
 pub use self::endpoint::ListEndpoint;
 pub use self::filter::{Route, RouteConfig};
 pub use self::service::{Checked, Models, Service};

@@ -8,7 +8,7 @@ use dgx_gateway_wire::request::{MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPUTS};
 
 use super::entry::{Entry, History};
 use super::{About, EmbeddingCaps, Model, ModelKind, Slug, Tier, slugs};
-use crate::backend::Backend;
+use crate::backend::{Backend, SUFFIX_RULE, is_suffix};
 use crate::settings::{AliasEntryFile, BackendEntryFile, CatalogFile, ConstraintsFile, EntryFile, ModelFile};
 
 /// `created` of models that do not state theirs: 2025-01-01.
@@ -44,7 +44,14 @@ pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<
     for (index, alias) in file.tenant_aliases.iter().enumerate() {
         let key = format!("tenant_aliases[{index}]");
         let slug = other_name(&key, &alias.slug, &alias.target, Tier::Tenant, &all, problems);
-        names.extend(slug.map(|slug| Slug { tenants: alias.tenants.clone(), ..slug }));
+        if !alias.pinned && !alias.available_fallbacks.is_empty() {
+            problems.push(Problem::at(format!("{key}.available_fallbacks"), "needs pinned: true"));
+        }
+        for (at, fallback) in alias.available_fallbacks.iter().enumerate().filter(|(_, slug)| !is_slug(slug)) {
+            problems.push(Problem::at(format!("{key}.available_fallbacks[{at}]"), format!("{fallback} is no slug")));
+        }
+        let pinned = alias.pinned.then(|| alias.available_fallbacks.as_slice().into());
+        names.extend(slug.map(|slug| Slug { tenants: alias.tenants.clone(), pinned, ..slug }));
     }
     all.extend(names);
     all.into_iter().map(Arc::new).collect()
@@ -84,9 +91,13 @@ impl<'a> Reader<'a> {
             self.problems.push(Problem::at(format!("{key}.backend"), format!("there is no backend {}", entry.backend)));
         }
         let backend = backend?;
-        if entry.quantization.is_some() && entry.quantization.as_deref() == backend.machine.as_deref() {
-            self.problems
-                .push(Problem::at(format!("{key}.quantization"), "must differ from the machine of the backend"));
+        if let Some(quantization) = &entry.quantization {
+            if self.sources.backends.iter().any(|any| any.machine.as_deref() == Some(quantization)) {
+                self.problems.push(Problem::at(format!("{key}.quantization"), "must differ from every machine"));
+            }
+            if !is_suffix(quantization) {
+                self.problems.push(Problem::at(format!("{key}.quantization"), SUFFIX_RULE));
+            }
         }
         Some(Arc::new(Entry {
             backend: Arc::clone(backend),
@@ -185,6 +196,9 @@ fn unique(all: &[Slug], problems: &mut Vec<Problem>) {
         if !seen.insert(&*slug.id) {
             problems.push(Problem::at("models", format!("the slug {} stands for two things", slug.id)));
         }
+        if slug.tier != Tier::Base && !is_slug(&slug.id) {
+            problems.push(Problem::at("models", format!("the slug {} is too long", slug.id)));
+        }
     }
 }
 
@@ -264,6 +278,7 @@ pub(crate) fn discovered(alias: &str, kind: ModelKind, route: Vec<Arc<Entry>>) -
         entries: route,
         tenants: Vec::new(),
         target: None,
+        pinned: None,
         notes: None,
     }
 }
