@@ -7,6 +7,8 @@
 //!
 //! It implements a hidden trait of the engine; the version is pinned and the tests of body plans run it end to end.
 
+mod alive;
+mod genuine;
 mod session;
 mod source;
 mod splice;
@@ -28,6 +30,7 @@ use pingora::proxy::Session;
 use self::session::Replay;
 use self::source::{HeldSource, Source};
 use self::splice::patched_length;
+pub(super) use self::alive::Alive;
 pub(super) use self::spooled::Beginning;
 use self::spooled::SpooledSource;
 use super::body::declared_length;
@@ -82,6 +85,10 @@ struct Control {
     fresh: Vec<Bytes>,
     /// Why the rest of the body is refused.
     failure: Option<FilterError>,
+    /// What keeps the answer of the next attempt alive.
+    alive: Alive,
+    /// A head has left that belongs to no attempt, and nothing else.
+    head_left_early: bool,
     /// The genuine session, put back when the wrapper is dropped.
     genuine: Option<Box<ServerSession>>,
 }
@@ -94,6 +101,8 @@ pub(super) struct Prepared {
     pub patches: Vec<Patch>,
     pub timeouts: AttemptTimeouts,
     pub version: HttpVersion,
+    /// What keeps its answer alive.
+    pub alive: Alive,
 }
 
 /// The core's end of an installed wrapper.
@@ -137,7 +146,8 @@ impl ReplayHandle {
     /// What the next attempt sends, and how long it may take.
     pub(super) fn prepare(&self, next: Prepared) {
         let mut control = lock(&self.0);
-        let Prepared { body, patches, timeouts, version } = next;
+        let Prepared { body, patches, timeouts, version, alive } = next;
+        control.alive = alive;
         control.length = match control.arriving {
             _ if !control.streams => Length::Known(body.len()),
             Length::Known(length) => Length::Known(patched_length(length, &patches)),
@@ -165,6 +175,11 @@ impl ReplayHandle {
     /// Takes the reason why the rest of the body is refused.
     pub(super) fn take_failure(&self) -> Option<FilterError> {
         lock(&self.0).failure.take()
+    }
+
+    /// Whether only a head has left that belongs to no attempt: another attempt can still give the answer.
+    pub(super) fn head_left_early(&self) -> bool {
+        lock(&self.0).head_left_early
     }
 
     /// Takes a released response that the engine had no more piece to carry.

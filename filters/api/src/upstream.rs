@@ -106,6 +106,20 @@ pub struct AttemptRequest {
     pub patches: Vec<Patch>,
     /// Limits of this attempt.
     pub timeouts: AttemptTimeouts,
+    /// How the answer is kept alive while nothing of it comes; `None`: the client waits.
+    pub keep_alive: Option<KeepAlive>,
+}
+
+/// Keeps an answer alive of which nothing comes, in a protocol in which that can be said.
+#[derive(Debug)]
+pub struct KeepAlive {
+    /// How long after the arrival of the request the head leaves if none has; `None`: not before the answer does.
+    /// Attempts go on behind an early head; an error is then said in the body.
+    pub commit_after: Option<Duration>,
+    /// The head that leaves early.
+    pub head: ResponseHead,
+    /// What is sent, once the head has left, whenever nothing has been sent for so long.
+    pub heartbeat: Option<(Duration, Bytes)>,
 }
 
 /// Why an attempt gave no response.

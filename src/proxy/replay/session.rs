@@ -16,6 +16,8 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, Result};
 use tokio::time::Instant;
 
+use super::alive::Alive;
+use super::genuine::Genuine;
 use super::source::{HeldSource, Source};
 use super::timing::Timing;
 use super::{BODY_REFUSED, Control, Length, TOTAL, lock};
@@ -23,8 +25,11 @@ use crate::proxy::body::ReadError;
 
 /// Stands in the place of the client's session.
 pub(super) struct Replay {
-    /// The genuine session; `None` only while dropping.
-    inner: Option<Box<ServerSession>>,
+    pub(super) genuine: Genuine,
+    /// Keeps the answer alive while nothing comes.
+    pub(super) alive: Alive,
+    /// Something of the answer of this attempt has left.
+    pub(super) passed: bool,
     pub(super) control: Arc<Mutex<Control>>,
     pub(super) source: Source,
     pub(super) timing: Timing,
@@ -44,7 +49,7 @@ pub(super) struct Replay {
 
 impl Drop for Replay {
     fn drop(&mut self) {
-        lock(&self.control).genuine = self.inner.take();
+        lock(&self.control).genuine = self.genuine.take();
     }
 }
 
@@ -57,7 +62,9 @@ impl Replay {
         started: std::time::Instant,
     ) -> Self {
         Self {
-            inner: Some(genuine),
+            genuine: Genuine::Here(genuine),
+            alive: Alive::default(),
+            passed: false,
             control,
             source,
             end_told: false,
@@ -70,19 +77,10 @@ impl Replay {
         }
     }
 
-    #[expect(clippy::expect_used, reason = "`inner` is taken by drop only")]
-    fn genuine(&self) -> &ServerSession {
-        self.inner.as_deref().expect("the genuine session is there until drop")
-    }
-
-    #[expect(clippy::expect_used, reason = "`inner` is taken by drop only")]
-    pub(super) fn genuine_mut(&mut self) -> &mut ServerSession {
-        self.inner.as_deref_mut().expect("the genuine session is there until drop")
-    }
-
     fn rewind(&mut self) {
         let (body, patches, limits) = {
             let mut control = lock(&self.control);
+            self.alive.replace(std::mem::take(&mut control.alive));
             self.version = control.version;
             self.sized = control.length != Length::Unknown;
             (std::mem::take(&mut control.body), std::mem::take(&mut control.patches), control.timeouts)
@@ -95,18 +93,18 @@ impl Replay {
         self.answered = false;
         self.end_told = false;
         self.pending_head = None;
+        self.passed = false;
         self.holding = false;
     }
 
     /// The next piece of the body; `None` when there is no more.
     async fn next_piece(&mut self) -> Result<Option<Bytes>> {
         let until = self.timing.total().map(Instant::into_std);
-        let Self { inner, source, control, .. } = self;
+        let Self { genuine, source, control, .. } = self;
         let piece = match source {
             Source::Held(held) => held.next(),
             Source::Spooled(spooled) => {
-                let Some(inner) = inner.as_deref_mut() else { return Ok(None) };
-                let next = spooled.next(inner, until).await;
+                let next = spooled.next(genuine.ready().await?, until).await;
                 let mut control = lock(control);
                 control.fresh.append(&mut spooled.take_fresh());
                 if spooled.is_complete() {
@@ -141,7 +139,11 @@ impl Replay {
 
     /// Looks at the client once, without waiting.
     async fn client_left(&mut self) -> Option<Box<Error>> {
-        let mut idle = std::pin::pin!(self.genuine_mut().read_body_or_idle(true));
+        let session = match self.genuine.ready().await {
+            Ok(session) => session,
+            Err(error) => return Some(error),
+        };
+        let mut idle = std::pin::pin!(session.read_body_or_idle(true));
         match futures_util::poll!(&mut idle) {
             std::task::Poll::Ready(Err(error)) => Some(error),
             _ => None,
@@ -150,15 +152,23 @@ impl Replay {
 
     async fn watch_client(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let Self { inner, timing, .. } = self;
-            let Some(inner) = inner.as_deref_mut() else { return Ok(None) };
-            let Some(timer) = timing.timer() else { return inner.read_body_or_idle(true).await };
+            let session = self.genuine.ready().await?;
+            let Some(timer) = self.timing.timer(self.alive.next()) else {
+                return session.read_body_or_idle(true).await;
+            };
             tokio::select! {
                 biased;
-                read = inner.read_body_or_idle(true) => return read,
+                read = session.read_body_or_idle(true) => return read,
                 () = timer.as_mut() => {}
             }
             self.timing.fired()?;
+            let head_has_left = self.alive.head_has_left();
+            if let Some(task) = self.alive.due() {
+                if !head_has_left {
+                    lock(&self.control).head_left_early = true;
+                }
+                self.genuine.write(vec![task]);
+            }
         }
     }
 }
@@ -166,35 +176,37 @@ impl Replay {
 #[async_trait]
 impl CustomSession for Replay {
     fn req_header(&self) -> &RequestHeader {
-        self.genuine().req_header()
+        self.genuine.req_header()
     }
 
     fn req_header_mut(&mut self) -> &mut RequestHeader {
-        self.genuine_mut().req_header_mut()
+        self.genuine.req_header_mut()
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
         self.next_piece().await
     }
 
+    /// The body is drained by its source. What is called here is the end of the wrapper: no write may be left that
+    /// has the session.
     async fn drain_request_body(&mut self) -> Result<()> {
-        Ok(())
+        self.genuine.ready().await.map(drop)
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, _end: bool) -> Result<()> {
-        self.genuine_mut().write_response_header(head).await
+        self.genuine.ready().await?.write_response_header(head).await
     }
 
     async fn write_response_header_ref(&mut self, head: &ResponseHeader, _end: bool) -> Result<()> {
-        self.genuine_mut().write_response_header_ref(head).await
+        self.genuine.ready().await?.write_response_header_ref(head).await
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.genuine_mut().write_response_body(data, end).await
+        self.genuine.ready().await?.write_response_body(data, end).await
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        self.genuine_mut().write_response_trailers(trailers).await
+        self.genuine.ready().await?.write_response_trailers(trailers).await
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
@@ -209,39 +221,47 @@ impl CustomSession for Replay {
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.genuine_mut().set_read_timeout(timeout);
+        if let Some(session) = self.genuine.session_mut() {
+            session.set_read_timeout(timeout);
+        }
     }
 
     fn get_read_timeout(&self) -> Option<Duration> {
-        self.genuine().get_read_timeout()
+        self.genuine.session().and_then(ServerSession::get_read_timeout)
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.genuine_mut().set_write_timeout(timeout);
+        if let Some(session) = self.genuine.session_mut() {
+            session.set_write_timeout(timeout);
+        }
     }
 
     fn get_write_timeout(&self) -> Option<Duration> {
-        self.genuine().get_write_timeout()
+        self.genuine.session().and_then(ServerSession::get_write_timeout)
     }
 
     fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
-        self.genuine_mut().set_total_drain_timeout(timeout);
+        if let Some(session) = self.genuine.session_mut() {
+            session.set_total_drain_timeout(timeout);
+        }
     }
 
     fn get_total_drain_timeout(&self) -> Option<Duration> {
-        self.genuine().get_total_drain_timeout()
+        self.genuine.session().and_then(ServerSession::get_total_drain_timeout)
     }
 
     fn request_summary(&self) -> String {
-        self.genuine().request_summary()
+        self.genuine.session().map(ServerSession::request_summary).unwrap_or_default()
     }
 
     fn response_written(&self) -> Option<&ResponseHeader> {
-        self.genuine().response_written()
+        self.genuine.response_written()
     }
 
     async fn shutdown(&mut self, _code: u32, _context: &str) {
-        self.genuine_mut().shutdown().await;
+        if let Ok(session) = self.genuine.ready().await {
+            session.shutdown().await;
+        }
     }
 
     /// Not before the response begins: when the body is done while its last piece fills the pipe to the upstream,
@@ -252,7 +272,7 @@ impl CustomSession for Replay {
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.genuine_mut().finish_body().await
+        self.genuine.ready().await?.finish_body().await
     }
 
     /// Asked before the rewind of an attempt, so it looks at what the attempt will send.
@@ -285,31 +305,31 @@ impl CustomSession for Replay {
     }
 
     fn body_bytes_sent(&self) -> usize {
-        self.genuine().body_bytes_sent()
+        self.genuine.body_bytes_sent()
     }
 
     fn body_bytes_read(&self) -> usize {
-        self.genuine().body_bytes_read()
+        self.genuine.body_bytes_read()
     }
 
     fn digest(&self) -> Option<&Digest> {
-        self.genuine().digest()
+        self.genuine.session().and_then(ServerSession::digest)
     }
 
     fn digest_mut(&mut self) -> Option<&mut Digest> {
-        self.genuine_mut().digest_mut()
+        self.genuine.session_mut().and_then(ServerSession::digest_mut)
     }
 
     fn client_addr(&self) -> Option<&SocketAddr> {
-        self.genuine().client_addr()
+        self.genuine.client_addr()
     }
 
     fn server_addr(&self) -> Option<&SocketAddr> {
-        self.genuine().server_addr()
+        self.genuine.session().and_then(ServerSession::server_addr)
     }
 
     fn pseudo_raw_h1_request_header(&self) -> Bytes {
-        self.genuine().to_h1_raw()
+        self.genuine.session().map(ServerSession::to_h1_raw).unwrap_or_default()
     }
 
     /// The engine calls this at the start of every attempt: the rewind point.

@@ -61,6 +61,11 @@ impl Timing {
         self.begun = true;
     }
 
+    /// Something has to be done earlier than the timer is set to.
+    pub(super) fn rearm(&mut self) {
+        self.timer = None;
+    }
+
     /// When the whole exchange has to have begun to answer.
     pub(super) fn total(&self) -> Option<Instant> {
         self.limits.map(|limits| self.started + limits.total)
@@ -86,30 +91,28 @@ impl Timing {
         }
     }
 
-    /// Arms the one timer and gives it. It is not moved on progress: when it fires early, it is set again.
-    pub(super) fn timer(&mut self) -> Option<&mut Pin<Box<Sleep>>> {
+    /// The next moment at which there is something to do: a limit passes, or `other`.
+    fn next(&self, other: Option<Instant>) -> Option<Instant> {
+        self.deadline().map(|(at, _)| at).into_iter().chain(other).min()
+    }
+
+    /// Arms the one timer for the next limit or for `other`, and gives it. It is not moved on progress: when it fires
+    /// early, it is set again.
+    pub(super) fn timer(&mut self, other: Option<Instant>) -> Option<&mut Pin<Box<Sleep>>> {
         if self.timer.is_none()
-            && let Some((at, _)) = self.deadline()
+            && let Some(at) = self.next(other)
         {
             self.timer = Some(Box::pin(tokio::time::sleep_until(at)));
         }
         self.timer.as_mut()
     }
 
-    /// The timer fired: either a limit has passed, or the timer is set to the limit as it is now.
+    /// The timer fired: either a limit has passed, or the timer is set anew.
     pub(super) fn fired(&mut self) -> Result<()> {
+        self.timer = None;
         match self.deadline() {
             Some((at, what)) if at <= Instant::now() => Error::e_explain(what, "time limit of the exchange"),
-            Some((at, _)) => {
-                if let Some(timer) = &mut self.timer {
-                    timer.as_mut().reset(at);
-                }
-                Ok(())
-            }
-            None => {
-                self.timer = None;
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 }
