@@ -13,6 +13,7 @@ use super::body::{BodyLimits, ReadError, declared_length, read_beginning, read_w
 use super::bridge::{self, Served};
 use super::context::RequestCtx;
 use super::replay::{Beginning, ReplayHandle};
+use super::upgrade;
 use crate::route::{End, Match, Route};
 
 /// When to come back to a process that is being stopped.
@@ -68,6 +69,7 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
         return Err(too_large(limit).into());
     }
     ctx.max_body_bytes = limit;
+    ctx.switching = route.fixed().is_some_and(|fixed| fixed.websocket) && upgrade::asked(session.req_header())?;
     let mut beginning = None;
     match route.need {
         BodyNeed::Whole => read_body(session, ctx).await?,
@@ -83,8 +85,8 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
             Served::Answered => Ok(Admitted::Answered),
             Served::Refused(error) => Err(error.into()),
         },
-        End::Fixed { upstream, .. } => {
-            ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
+        End::Fixed(fixed) => {
+            ctx.chain.shared.plan.targets = vec![Arc::clone(&fixed.upstream)];
             hand_over(session, ctx, &route, beginning).await
         }
         End::Planned => hand_over(session, ctx, &route, beginning).await,
@@ -174,7 +176,7 @@ async fn hand_over(
         return Ok(Admitted::Proxy);
     }
     say_continue(session).await?;
-    if route.need == BodyNeed::Whole || session.is_body_done() {
+    if !ctx.switching && (route.need == BodyNeed::Whole || session.is_body_done()) {
         ctx.replay = Some(ReplayHandle::install(session, started));
     }
     Ok(Admitted::Proxy)

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo};
@@ -11,10 +11,12 @@ use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::upstream::UpstreamPlan;
 use dgx_gateway_filter::{ErrorCode, Facts, FilterError, Outcome, Rope};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::proxy::Session;
 
 use super::attempt::Attempt;
 use super::body::{Held, too_large};
 use super::client_ip::client_ip;
+use super::final_head;
 use super::replay::ReplayHandle;
 use super::spool::Spools;
 use crate::route::Route;
@@ -110,6 +112,8 @@ pub struct RequestCtx {
     pub(super) streamed: usize,
     pub(super) attempt: Attempt,
     pub(super) replay: Option<ReplayHandle>,
+    /// The client asks to switch its connection to WebSocket, and the route allows it.
+    pub(super) switching: bool,
     /// The error that the client gets, once it is decided.
     pub(super) failure: Option<FilterError>,
     /// Code of the error that was answered.
@@ -142,6 +146,7 @@ impl RequestCtx {
             streamed: 0,
             attempt: Attempt::default(),
             replay: None,
+            switching: false,
             failure: None,
             answered_code: None,
             in_flight: None,
@@ -164,6 +169,12 @@ impl RequestCtx {
         self.in_flight = Some(metrics.enter(head.uri.path()));
     }
 
+    /// Longest silence on the route.
+    pub(super) fn longest_idle(&self) -> Duration {
+        let of_route = self.route.as_ref().and_then(|route| route.fixed()?.idle);
+        of_route.unwrap_or(self.world.server.total_timeout)
+    }
+
     /// A piece of a body that is not held: counted, and shown to the filters.
     pub(super) fn passing(&mut self, head: &http::request::Parts, piece: &Bytes) -> Result<(), FilterError> {
         self.streamed += piece.len();
@@ -171,6 +182,12 @@ impl RequestCtx {
             return Err(too_large(self.max_body_bytes));
         }
         self.chain.request_chunk(head, piece)
+    }
+
+    /// Whether nothing of an answer has left, so that another attempt, or a proper error, can still be it. A head that
+    /// left early belongs to no attempt.
+    pub(super) fn untouched(&self, session: &Session) -> bool {
+        final_head(session).is_none() || self.replay.as_ref().is_some_and(ReplayHandle::head_left_early)
     }
 
     /// The answer has begun, so the request will not be sent again: what was held for that is given back.

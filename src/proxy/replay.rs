@@ -203,8 +203,12 @@ impl ReplayHandle {
     }
 
     /// Puts the genuine session back. Does nothing when that has happened already.
-    pub(super) fn restore(&self, session: &mut Session) {
+    /// A write to the client that is under way ends first.
+    pub(super) async fn restore(&self, session: &mut Session) {
         if session.downstream_session.is_custom() {
+            if let Err(error) = session.downstream_session.drain_request_body().await {
+                tracing::debug!(%error, "the client left while a heartbeat was written");
+            }
             drop(std::mem::replace(&mut session.downstream_session, placeholder()));
             if let Some(genuine) = lock(&self.0).genuine.take() {
                 session.downstream_session = genuine;

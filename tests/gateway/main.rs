@@ -14,6 +14,8 @@ mod endpoints;
 #[cfg(test)]
 mod generic;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod held;
@@ -33,3 +35,5 @@ mod shutdown;
 mod streams;
 #[cfg(test)]
 mod uploads;
+#[cfg(test)]
+mod upgrade;

@@ -267,6 +267,7 @@ pub fn attempt_request(index: usize, path: &str, body: Rope) -> AttemptRequest {
         body,
         patches: Vec::new(),
         timeouts: AttemptTimeouts { first_byte: None, idle: None, total: AMPLE, total_once_begun: AMPLE },
+        keep_alive: None,
     }
 }
 

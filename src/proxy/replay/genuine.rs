@@ -104,8 +104,11 @@ impl Genuine {
 
     #[expect(clippy::expect_used, reason = "it is moving only inside of the functions of this file")]
     fn seen(&self) -> &Seen {
-        let Self::Writing(writing) = self else { None }.expect("the session does not move while it is looked at");
-        &writing.seen
+        match self {
+            Self::Writing(writing) => Some(&writing.seen),
+            Self::Here(_) | Self::Moving => None,
+        }
+        .expect("the session does not move while it is looked at")
     }
 
     pub(super) fn req_header(&self) -> &RequestHeader {
