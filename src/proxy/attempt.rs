@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dgx_gateway_filter::upstream::{AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, KeepAlive, Upstream, Verdict};
+use dgx_gateway_filter::upstream::{
+    AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, KeepAlive, Upstream, Verdict,
+};
 use dgx_gateway_filter::{ErrorCode, FilterError, Outcome, ResponseHead};
 use http::header::{self, HeaderMap, HeaderName};
 use pingora::http::ResponseHeader;

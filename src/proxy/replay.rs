@@ -27,10 +27,10 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 
+pub(super) use self::alive::Alive;
 use self::session::Replay;
 use self::source::{HeldSource, Source};
 use self::splice::patched_length;
-pub(super) use self::alive::Alive;
 pub(super) use self::spooled::Beginning;
 use self::spooled::SpooledSource;
 use super::body::declared_length;

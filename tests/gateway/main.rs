@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod alive;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod bridge;
@@ -34,6 +36,6 @@ mod shutdown;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
-mod uploads;
-#[cfg(test)]
 mod upgrade;
+#[cfg(test)]
+mod uploads;

@@ -94,6 +94,16 @@ impl std::fmt::Debug for Principal {
     }
 }
 
+/// How streams are conducted for a tenant. Stated where a tenant wants something of its own; what is `None` is as for
+/// the whole process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamConduct {
+    /// After how many seconds of silence a comment is sent; 0: never.
+    pub heartbeat_seconds: Option<u64>,
+    /// Whether a stream tells what it cost.
+    pub cost_event: Option<bool>,
+}
+
 /// Tokens of a finished model call, as the upstream reported them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

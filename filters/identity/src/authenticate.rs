@@ -89,6 +89,9 @@ impl Gate {
             return Err(refusal::foreign_address());
         }
         cx.facts.insert(principal(known, tenant));
+        if let Some(streams) = tenant.defaults.streams() {
+            cx.facts.insert(streams);
+        }
         cx.facts.insert_shared(Arc::clone(&known.token));
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dgx_gateway_filter::facts::StreamConduct;
 use rust_decimal::Decimal;
 
 use crate::yaml::{Node, Reader, Section};
@@ -114,6 +115,20 @@ impl TenantDefaults {
         defaults.check_overlap(&section, reader);
         section.finish(reader);
         Some(defaults)
+    }
+
+    /// How streams are conducted, if the operator has set something of it.
+    pub(crate) fn streams(&self) -> Option<StreamConduct> {
+        let heartbeat_seconds = match self.settings.get("stream_heartbeat_seconds") {
+            Some(Setting::Integer(seconds)) => Some(*seconds),
+            _ => None,
+        };
+        let cost_event = match self.settings.get("stream_cost_event") {
+            Some(Setting::Flag(wanted)) => Some(*wanted),
+            _ => None,
+        };
+        let conduct = StreamConduct { heartbeat_seconds, cost_event };
+        (conduct != StreamConduct::default()).then_some(conduct)
     }
 
     /// The overlap of chunks is at most half of a chunk; the product's defaults are 64 of 512.

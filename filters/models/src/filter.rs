@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dgx_gateway_filter::facts::{ModelChoice, ModelTraits, Subject, Usage};
+use dgx_gateway_filter::facts::{ModelChoice, ModelTraits, StreamConduct, Subject, Usage};
 use dgx_gateway_filter::upstream::{AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow, Outcome,
@@ -23,13 +23,12 @@ use crate::catalog::Entry;
 use crate::chosen::Chosen;
 use crate::relay::Relay;
 use crate::service::Models;
+use crate::streaming;
 use crate::verdict::tell_not_to_retry;
 
 const RESOLVED_MODEL: HeaderName = HeaderName::from_static("spass-resolved-model");
 const RESOLVED_BACKEND: HeaderName = HeaderName::from_static("spass-resolved-backend");
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 
 /// Parameters of a `models` entry.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -140,9 +139,9 @@ impl Exchange for ModelsExchange {
         attempt.body = attempt.body.patched(&patches);
         announce(applied, cx.reply_headers);
         if chosen.stream {
-            attempt.timeouts.first_byte = Some(entry.backend.first_byte_timeout);
-            attempt.timeouts.idle = Some(self.service.stream.idle);
-            attempt.timeouts.total_once_begun = self.service.stream.total.max(attempt.timeouts.total);
+            self.service.stream.limit(entry.backend.first_byte_timeout, &mut attempt.timeouts);
+            let conduct = cx.facts.get::<StreamConduct>().copied().unwrap_or_default();
+            attempt.keep_alive = Some(self.service.stream.keep_alive(conduct));
         }
         Ok(())
     }
@@ -166,15 +165,13 @@ impl Exchange for ModelsExchange {
 
     fn response_head(&mut self, head: &mut ResponseHead, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         let Some((chosen, entry)) = self.serving() else { return Ok(()) };
-        let mut headers = HeaderMap::with_capacity(8); // nothing of the upstream's headers passes
-        if self.relay.is_some() {
-            headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        // nothing of the upstream's headers passes
+        let mut headers = if self.relay.is_some() {
             head.length = None;
+            streaming::headers()
         } else {
-            headers.insert(header::CONTENT_TYPE, JSON);
-        }
+            HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)])
+        };
         for (name, value) in [(RESOLVED_MODEL, &entry.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);

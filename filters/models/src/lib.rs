@@ -28,6 +28,7 @@ mod max_tokens;
 mod relay;
 mod service;
 mod settings;
+mod streaming;
 mod tokenize;
 mod verdict;
 

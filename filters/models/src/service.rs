@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use dgx_gateway_filter::ambient::Ambient;
@@ -17,6 +17,7 @@ use crate::catalog::{self, Catalog, Sources};
 use crate::discover;
 use crate::events::{BackendGauges, Metrics};
 use crate::settings::{BackendFile, CatalogFile, Settings};
+use crate::streaming::Streams;
 
 /// Default of `models_file`.
 const MODELS_FILE: &str = "conf/models.yaml";
@@ -26,7 +27,7 @@ pub struct Models {
     /// The catalog as it is now.
     pub catalog: ArcSwap<Catalog>,
     pub(crate) sanitizer: ArcSwap<Sanitizer>,
-    pub(crate) stream: StreamLimits,
+    pub(crate) stream: Streams,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Arc<dyn Clock>,
     /// For looks and counts; cleartext only, no redirects, no proxy of the environment.
@@ -40,19 +41,12 @@ impl std::fmt::Debug for Models {
     }
 }
 
-/// Time limits of streams.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StreamLimits {
-    pub idle: Duration,
-    pub total: Duration,
-}
-
 /// Checked settings.
 pub struct Checked {
     backends: Vec<BackendFile>,
     models: CatalogFile,
     models_file: PathBuf,
-    stream: StreamLimits,
+    stream: Streams,
     litellm_key: Option<String>,
 }
 
@@ -75,7 +69,7 @@ impl ServiceKind for Service {
         let mut in_models = Vec::new();
         catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
         problems.extend(yaml::located(in_models, &models_file, &text));
-        let stream = stream(settings.stream, &mut problems);
+        let stream = Streams::check(settings.stream, ambient, &mut problems);
         if problems.is_empty() {
             let litellm_key =
                 ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
@@ -183,17 +177,6 @@ pub(crate) fn backends(
         built.push(Arc::new(backend));
     }
     built
-}
-
-fn stream(file: crate::settings::StreamFile, problems: &mut Vec<Problem>) -> StreamLimits {
-    for (key, value) in
-        [("stream.idle_timeout_seconds", file.idle_timeout_seconds), ("stream.max_seconds", file.max_seconds)]
-    {
-        if !(1..=86_400).contains(&value) {
-            problems.push(Problem::at(key, "must be 1 to 86400"));
-        }
-    }
-    StreamLimits { idle: Duration::from_secs(file.idle_timeout_seconds), total: Duration::from_secs(file.max_seconds) }
 }
 
 impl Models {

@@ -25,6 +25,10 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamFile {
+    /// When the head of a stream leaves although the model has said nothing, in seconds after the request came; 0: never
+    /// early; at most 86400. Default 30. Further backends are still tried behind it; an error is then said in the
+    /// stream.
+    pub commit_after_seconds: u64,
     /// Longest silence of an upstream inside a stream, in seconds; 1 to 86400. Default 120.
     pub idle_timeout_seconds: u64,
     /// Longest time of a whole stream, in seconds; 1 to 86400. Default 3600.
@@ -33,7 +37,7 @@ pub struct StreamFile {
 
 impl Default for StreamFile {
     fn default() -> Self {
-        Self { idle_timeout_seconds: 120, max_seconds: 3600 }
+        Self { commit_after_seconds: 30, idle_timeout_seconds: 120, max_seconds: 3600 }
     }
 }
 
