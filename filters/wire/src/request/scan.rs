@@ -43,6 +43,14 @@ pub struct Member {
     pub key: Range<usize>,
 }
 
+impl Member {
+    /// Whether the value is the literal `true`, which is shorter than the other one.
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        self.kind == Kind::Bool && self.value.len() == "true".len()
+    }
+}
+
 /// What is known of a body that was read to its end. A member that the body lacks is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields without a text are the top-level members of their name")]
