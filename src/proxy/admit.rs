@@ -93,13 +93,18 @@ fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Arc<Route>, Fi
     let world = Arc::clone(&ctx.world);
     match world.routes.find(&head.method, head.uri.path()) {
         Match::Route(route, path) => {
+            ctx.speak(route.dialect.as_ref());
             ctx.path = path.as_str().to_owned();
             ctx.chain.shared.request.route = Arc::clone(&route.name);
             ctx.route = Some(Arc::clone(route));
             Ok(Arc::clone(route))
         }
-        Match::NotFound => Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path.")),
+        Match::NotFound => {
+            ctx.speak(world.routes.dialect_above(head.uri.path()));
+            Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path."))
+        }
         Match::MethodNotAllowed(route, allow) => {
+            ctx.speak(route.dialect.as_ref());
             ctx.chain.shared.request.route = Arc::clone(&route.name);
             let message = format!("This path does not accept {}.", head.method);
             let error = FilterError::client(ErrorCode::MethodNotAllowed, message);
