@@ -11,6 +11,7 @@ use dgx_gateway_wire::request::{Member, Scan, patch};
 use crate::applied::Sent;
 use crate::backend::Protocol;
 use crate::catalog::{Entry, Model, Unusable, ordered};
+use crate::dialect::{self, StreamForm};
 use crate::embeddings;
 use crate::max_tokens::{Applied, Bounds};
 use crate::service::Models;
@@ -60,7 +61,7 @@ impl Chosen {
             model: Arc::clone(model),
             embeddings,
             entries: ordered(entries, service.clock.now()),
-            sent: Sent::read(&scan, body)?,
+            sent: Sent::read(&scan, body, protocol)?,
             token_ceiling: principal.and_then(|principal| principal.max_tokens),
             exact: None,
             stream: protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
@@ -73,7 +74,7 @@ impl Chosen {
 
     /// Everything that changes in the body for one entry, in order.
     pub(crate) fn patches(&self, entry: &Entry, protocol: Protocol) -> Result<(Vec<Patch>, Applied), FilterError> {
-        let left = self.left(entry)?;
+        let left = self.left(entry, protocol)?;
         let bounds = Bounds {
             floor: self.model.min_max_tokens.max(entry.floor),
             token_ceiling: self.token_ceiling,
@@ -88,7 +89,10 @@ impl Chosen {
             let name = serde_json::to_string(&*entry.model).unwrap_or_default();
             patches.push(patch::replace(&self.name, Bytes::from(name)));
         }
-        if self.stream && !self.client_wants_usage {
+        if protocol == Protocol::Responses {
+            patches.push(dialect::keep_nothing(&self.scan));
+        }
+        if self.stream && !self.client_wants_usage && protocol.stream_form() == StreamForm::Chunks {
             patches.push(self.ask_for_usage());
         }
         patches.sort_by_key(|patch| patch.range.start);
@@ -104,14 +108,14 @@ impl Chosen {
 
     /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an
     /// estimate the upstream decides.
-    fn left(&self, entry: &Entry) -> Result<Option<u64>, FilterError> {
+    fn left(&self, entry: &Entry, protocol: Protocol) -> Result<Option<u64>, FilterError> {
         let Some(window) = entry.max_model_len() else { return Ok(None) };
         let exact = self.exact.as_ref().filter(|(model, _)| *model == entry.model).map(|(_, count)| *count);
         let left = window.saturating_sub(exact.unwrap_or_else(|| self.scan.estimated_prompt_tokens()));
         let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
         if exact.is_some() && left < floor.max(1) {
             let message = format!("The prompt does not fit the context of this model: {window} tokens.");
-            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param("messages"));
+            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param(protocol.prompt_member()));
         }
         Ok(Some(left))
     }
@@ -129,7 +133,7 @@ impl Chosen {
     }
 }
 
-fn refusal(unusable: Unusable) -> FilterError {
+pub(crate) fn refusal(unusable: Unusable) -> FilterError {
     match unusable {
         Unusable::NotAvailable => {
             FilterError::client(ErrorCode::ModelNotInAllowlist, "This model is not available. See GET /v1/models.")

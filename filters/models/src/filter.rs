@@ -21,6 +21,8 @@ use crate::attempts::Attempts;
 use crate::backend::{Protocol, Running};
 use crate::catalog::Entry;
 use crate::chosen::Chosen;
+use crate::count::CountFilter;
+use crate::dialect;
 use crate::relay::Relay;
 use crate::service::Models;
 use crate::verdict::tell_not_to_retry;
@@ -35,8 +37,10 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; c
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
-    /// What the backend has to speak: `chat` (default), `completions` or `embeddings`.
+    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `messages` or `responses`.
     pub protocol: Protocol,
+    /// Whether the prompt is counted in place of an answer; for `messages` only. Default false.
+    pub count_tokens: bool,
 }
 
 /// The kind.
@@ -46,18 +50,34 @@ impl FilterKind for Route {
     const NAME: &'static str = "models";
     const AFTER: &'static [&'static str] = &["body"];
     type Config = RouteConfig;
-    type Checked = Protocol;
+    type Checked = Task;
 
-    fn check(raw: RouteConfig) -> Result<Protocol, Vec<Problem>> {
-        match raw.protocol {
-            Protocol::Chat | Protocol::Completions | Protocol::Embeddings => Ok(raw.protocol),
-            _ => Err(vec![Problem::at("protocol", "must be chat, completions or embeddings")]),
+    fn check(raw: RouteConfig) -> Result<Task, Vec<Problem>> {
+        use Protocol::{Chat, Completions, Embeddings, Messages, Responses};
+        match (raw.protocol, raw.count_tokens) {
+            (Messages, true) => Ok(Task::Count),
+            (_, true) => Err(vec![Problem::at("count_tokens", "is for the protocol messages only")]),
+            (Chat | Completions | Embeddings | Messages | Responses, false) => Ok(Task::Answer(raw.protocol)),
+            _ => Err(vec![Problem::at("protocol", "must be chat, completions, embeddings, messages or responses")]),
         }
     }
 
-    fn build(checked: Protocol, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
-        Ok(Arc::new(ModelsFilter { service: env.service::<Models>()?, protocol: checked }))
+    fn build(checked: Task, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
+        let service = env.service::<Models>()?;
+        Ok(match checked {
+            Task::Answer(protocol) => Arc::new(ModelsFilter { service, protocol }),
+            Task::Count => Arc::new(CountFilter::new(service)),
+        })
     }
+}
+
+/// What a route does with a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// It is answered in this dialect.
+    Answer(Protocol),
+    /// Its tokens are counted.
+    Count,
 }
 
 struct ModelsFilter {
@@ -136,6 +156,7 @@ impl Exchange for ModelsExchange {
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
+        dialect::forward(self.protocol, &cx.head.headers, &mut attempt.headers);
         let (patches, applied) = chosen.patches(entry, self.protocol)?;
         attempt.body = attempt.body.patched(&patches);
         announce(applied, cx.reply_headers);
@@ -167,11 +188,14 @@ impl Exchange for ModelsExchange {
     fn response_head(&mut self, head: &mut ResponseHead, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         let Some((chosen, entry)) = self.serving() else { return Ok(()) };
         let mut headers = HeaderMap::with_capacity(8); // nothing of the upstream's headers passes
-        if self.relay.is_some() {
+        if let Some(relay) = &self.relay {
             headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
             head.length = None;
+            if self.protocol == Protocol::Responses {
+                *cx.renderer = Some(Arc::new(relay.errors()));
+            }
         } else {
             headers.insert(header::CONTENT_TYPE, JSON);
         }

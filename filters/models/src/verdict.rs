@@ -9,6 +9,7 @@ use dgx_gateway_wire::answer::rewrite_body;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::attempts::Came;
+use crate::dialect;
 use crate::filter::ModelsExchange;
 use crate::judge;
 use crate::relay::Relay;
@@ -45,7 +46,8 @@ impl ModelsExchange {
         if stream && is_event_stream(&head.headers) {
             self.came(Came::Status(head.status.as_u16()));
             if let Some((chosen, _)) = self.serving() {
-                self.relay = Some(Relay::new(Arc::clone(&chosen.shown), chosen.client_wants_usage));
+                self.relay =
+                    Some(Relay::new(Arc::clone(&chosen.shown), chosen.client_wants_usage, self.protocol.stream_form()));
             }
             return Verdict::Relay;
         }
@@ -94,6 +96,7 @@ impl ModelsExchange {
         let sanitizer = self.service.sanitizer.load();
         match judge::status(status, headers, body, |body| sanitizer.message(body, &entry.model, &chosen.slug)) {
             Verdict::Next => self.next_or(|| judge::last_status(status, headers)),
+            Verdict::Fail(error) => Verdict::Fail(Box::new(dialect::renamed(self.protocol, *error))),
             verdict => verdict,
         }
     }
