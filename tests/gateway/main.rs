@@ -10,6 +10,8 @@ mod bridge;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod endpoints;
 #[cfg(test)]
 mod generic;
