@@ -153,7 +153,7 @@ async fn every_split_in_two_gives_the_same_events() {
         let mut client = gateway.client().await;
         dialect.send(&mut client).await;
         let mut caller = stage.caller().await;
-        for at in (1..dialect.stream.len()).step_by(3) {
+        for at in 1..dialect.stream.len() {
             let (head, tail) = dialect.stream.as_bytes().split_at(at);
             caller.begin_stream().await;
             caller.chunk(head).await;
