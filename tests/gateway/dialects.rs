@@ -276,6 +276,15 @@ async fn a_route_is_filtered_to_backends_that_speak_the_dialect() {
 }
 
 #[tokio::test]
+async fn a_gateway_whose_backends_speak_messages_alone_is_ready() {
+    let mock = MockUpstream::start(Script::default()).await.unwrap();
+    let gateway =
+        Setup::new().backend(anthropic("claude", mock.addr())).model(model("m", &[("claude", "x")])).start().await;
+    let mut client = gateway.client().await;
+    client.get("/readyz").await.is_ok();
+}
+
+#[tokio::test]
 async fn required_members_and_what_would_be_kept() {
     let (gateway, mock) = started().await;
     let without = |mut body: Value, name: &str| {
@@ -368,6 +377,9 @@ async fn images_are_checked_in_both_dialects() {
     );
 }
 
+/// Method, path, headers and body; status, code and type.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str, &'a str);
+
 #[tokio::test]
 async fn errors_of_messages_are_said_in_their_dialect_from_the_first_check_on() {
     let (gateway, _mock) = started().await;
@@ -375,7 +387,7 @@ async fn errors_of_messages_are_said_in_their_dialect_from_the_first_check_on() 
     let authorized = ("authorization", bearer.as_str());
     let huge = format!("{}", 34 * 1024 * 1024);
     let good = message("m").to_string();
-    let cases: [(&str, &str, &[(&str, &str)], &str, u16, &str, &str); 11] = [
+    let cases: [Case<'_>; 11] = [
         ("POST", MESSAGES, &[], &good, 401, "missing_authorization", "authentication_error"),
         ("POST", MESSAGES, &[("x-api-key", "wrong")], &good, 401, "invalid_authorization", "authentication_error"),
         ("POST", COUNT, &[], &good, 401, "missing_authorization", "authentication_error"),

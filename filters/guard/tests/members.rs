@@ -1,5 +1,7 @@
 //! The members that the bodies of each dialect need, row by row.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -243,3 +243,24 @@ impl ModelsExchange {
         Some((chosen, chosen.entries.get(self.current)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_answers_in_a_dialect_of_text_or_counts() {
+        use Protocol::{Chat, Messages, Rerank, Responses, Tokenize};
+        let checked = |protocol, count_tokens| {
+            Route::check(RouteConfig { protocol, count_tokens }).map_err(|problems| problems[0].key.clone())
+        };
+        for protocol in [Chat, Messages, Responses] {
+            assert_eq!(checked(protocol, false), Ok(Task::Answer(protocol)));
+        }
+        assert_eq!(checked(Messages, true), Ok(Task::Count));
+        assert_eq!(checked(Responses, true), Err("count_tokens".to_owned()));
+        for protocol in [Rerank, Tokenize] {
+            assert_eq!(checked(protocol, false), Err("protocol".to_owned()));
+        }
+    }
+}

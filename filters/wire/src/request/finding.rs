@@ -157,7 +157,8 @@ impl fmt::Display for PartPath {
 pub struct Finding {
     /// What is wrong.
     pub problem: Problem,
-    /// Offset in the body of the value concerned; of the enclosing one if a member is missing.
+    /// Offset in the body of the value concerned; of the enclosing one if a member is missing, and of the whole
+    /// part for [`Problem::ImagePart`].
     pub offset: usize,
     /// Where that is.
     pub location: Location,

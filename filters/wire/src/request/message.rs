@@ -43,7 +43,7 @@ impl Message {
             list: List::MessageContent,
             parts: 0,
             inner_parts: 0,
-            part: Part::new(form, PartPath::Message { message: 0, part: 0 }),
+            part: Part::new(form, PartPath::Message { message: 0, part: 0 }, 0),
             inner: None,
             calls: 0,
             arguments: (Arguments::new(), 0),
@@ -81,7 +81,7 @@ impl Message {
         self.parts = 0;
     }
 
-    pub(super) fn begin_part(&mut self) {
+    pub(super) fn begin_part(&mut self, at: usize) {
         self.parts += 1;
         let (message, part) = (self.index(), self.part_index());
         let path = match self.list {
@@ -89,7 +89,7 @@ impl Message {
             List::ItemOutput => PartPath::ItemOutput { item: message, part },
             List::MessageContent => PartPath::Message { message, part },
         };
-        self.part = Part::new(self.form, path);
+        self.part = Part::new(self.form, path, at);
         self.inner = None;
     }
 
@@ -98,15 +98,15 @@ impl Message {
         self.inner_parts = 0;
     }
 
-    pub(super) fn begin_inner_part(&mut self) {
+    pub(super) fn begin_inner_part(&mut self, at: usize) {
         let (message, part, inner) = (self.index(), self.part_index(), self.inner_parts);
-        self.inner = Some(Part::new(self.form, PartPath::Result { message, part, inner }));
+        self.inner = Some(Part::new(self.form, PartPath::Result { message, part, inner }, at));
         self.inner_parts += 1;
     }
 
-    /// An inner part ends that began at `at`; says whether it is an image.
-    pub(super) fn end_inner_part(&mut self, kind: Kind, at: usize, findings: &mut Vec<Finding>) -> bool {
-        self.inner.take().is_some_and(|mut part| part.end(kind, at, findings))
+    /// An inner part ends; says whether it is an image.
+    pub(super) fn end_inner_part(&mut self, kind: Kind, findings: &mut Vec<Finding>) -> bool {
+        self.inner.take().is_some_and(|mut part| part.end(kind, findings))
     }
 
     /// The innermost open part.

@@ -41,6 +41,8 @@ impl Form {
 pub(super) struct Part {
     form: Form,
     path: PartPath,
+    /// Where it begins.
+    at: usize,
     is_image: bool,
     /// Whether it has the member that holds the image.
     has_image: bool,
@@ -53,10 +55,11 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn new(form: Form, path: PartPath) -> Self {
+    pub(super) fn new(form: Form, path: PartPath, at: usize) -> Self {
         Self {
             form,
             path,
+            at,
             is_image: false,
             has_image: false,
             has_url: false,
@@ -66,20 +69,21 @@ impl Part {
         }
     }
 
-    /// The part ends that began at `at`; says whether it is an image.
-    pub(super) fn end(&mut self, kind: Kind, at: usize, findings: &mut Vec<Finding>) -> bool {
+    /// The part ends; says whether it is an image.
+    pub(super) fn end(&mut self, kind: Kind, findings: &mut Vec<Finding>) -> bool {
         if kind == Kind::Object && !self.has_image {
-            self.note(Problem::ImageUrlMissing, at);
+            self.note(Problem::ImageUrlMissing, self.at);
         }
         self.settle(findings);
         self.is_image
     }
 
-    pub(super) fn part_type(&mut self, name: Option<&[u8]>, at: usize, findings: &mut Vec<Finding>) {
+    /// That there is an image comes before all that may be wrong with it, wherever the type stands.
+    pub(super) fn part_type(&mut self, name: Option<&[u8]>, findings: &mut Vec<Finding>) {
         if name == Some(self.form.image_type()) {
             self.is_image = true;
             let location = Location::PartType(self.path);
-            Finding { problem: Problem::ImagePart, offset: at, location }.add_to(findings);
+            Finding { problem: Problem::ImagePart, offset: self.at, location }.add_to(findings);
             self.settle(findings);
         }
     }

@@ -82,14 +82,14 @@ impl Recorder {
             Place::Message => self.message.begin(kind, at, findings),
             Place::Role => self.message.role(kind, at, findings),
             Place::Content => self.message.begin_content(List::MessageContent),
-            Place::Part | Place::ItemPart | Place::Block => self.message.begin_part(),
+            Place::Part | Place::ItemPart | Place::Block => self.message.begin_part(at),
             Place::ImageUrl => self.message.part().begin_image_url(),
             Place::Url => self.message.part().begin_url(kind, at, findings),
             Place::Item => self.message.begin_item(),
             Place::ItemContent => self.message.begin_content(List::ItemContent),
             Place::ItemOutput => self.message.begin_content(List::ItemOutput),
             Place::Result => self.message.begin_result(),
-            Place::InnerBlock => self.message.begin_inner_part(),
+            Place::InnerBlock => self.message.begin_inner_part(at),
             Place::Source => self.message.part().begin_source(),
             Place::SourceUrl => self.message.part().source().url(kind),
             Place::Data => self.message.part().source().begin_data(kind),
@@ -141,11 +141,11 @@ impl Recorder {
         match place {
             Place::Message => self.message.end(kind, at, findings),
             Place::Part | Place::ItemPart | Place::Block => {
-                self.scan.images += usize::from(self.message.part().end(kind, at, findings));
+                self.scan.images += usize::from(self.message.part().end(kind, findings));
             }
-            Place::InnerBlock => self.scan.images += usize::from(self.message.end_inner_part(kind, at, findings)),
+            Place::InnerBlock => self.scan.images += usize::from(self.message.end_inner_part(kind, findings)),
             Place::PartType if kind == Kind::String => {
-                self.message.part().part_type(self.name.known(), at, findings);
+                self.message.part().part_type(self.name.known(), findings);
             }
             Place::ImageUrl => self.message.part().end_image_url(at, findings),
             Place::Url if kind == Kind::String => self.message.part().end_url(findings),
