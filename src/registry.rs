@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::BuildEnv;
 use dgx_gateway_identity::Tokens;
-use dgx_gateway_wire::errors::envelope::OpenAi;
+use dgx_gateway_wire::errors::envelope::{Anthropic, OpenAi};
 
 use crate::plugins::Registry;
 
@@ -17,6 +17,7 @@ pub const ADMIN_PAGES: &str = "health";
 #[must_use]
 pub fn registry() -> Registry {
     Registry::new(Arc::new(OpenAi), include_str!("../conf/routes.yaml"))
+        .dialect("messages", Arc::new(Anthropic))
         .service::<dgx_gateway_limits::Service>() // slows down who guesses secrets, so before identity
         .service::<dgx_gateway_identity::Service>()
         .service::<dgx_gateway_demo::Service>() // offers itself to models

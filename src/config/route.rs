@@ -25,6 +25,8 @@ pub struct RouteFile {
     pub endpoint: Option<String>,
     /// `planned` (a filter of the route chooses), or the URL of one upstream.
     pub upstream: Option<String>,
+    /// Dialect in which errors of this path, and of paths below it that are unknown, are said: `messages`. Default: that of chat.
+    pub dialect: Option<String>,
     /// Largest request body in bytes, 0 to 1099511627776. Default: `server.max_body_bytes`.
     pub max_body_bytes: Option<u64>,
     /// Request headers that a URL upstream receives, besides framing and tracing headers.
@@ -68,6 +70,8 @@ pub struct RouteSpec {
     pub methods: Vec<Method>,
     /// Filters in order.
     pub filters: Vec<FilterEntry>,
+    /// Dialect of errors, if not the default.
+    pub dialect: Option<String>,
     /// Largest request body, if not that of the server.
     pub max_body_bytes: Option<usize>,
     /// Where it ends.
@@ -113,6 +117,7 @@ fn check(route: RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option<Rou
         aliases: route.aliases,
         methods,
         filters,
+        dialect: route.dialect,
         max_body_bytes: max_body_bytes.flatten(),
         end,
     })

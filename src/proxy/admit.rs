@@ -102,6 +102,7 @@ fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Matched, Filte
     let world = Arc::clone(&ctx.world);
     match world.routes.find(&head.method, head.uri.path()) {
         Match::Route(route, path) => {
+            ctx.speak(route.dialect.as_ref());
             ctx.path = path.as_str().to_owned();
             let request = &mut ctx.chain.shared.request;
             request.route = Arc::clone(&route.name);
@@ -109,8 +110,12 @@ fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Matched, Filte
             ctx.route = Some(Arc::clone(route));
             Ok(Matched::Route(Arc::clone(route)))
         }
-        Match::NotFound => Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path.")),
+        Match::NotFound => {
+            ctx.speak(world.routes.dialect_above(head.uri.path()));
+            Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path."))
+        }
         Match::MethodNotAllowed(route, allow) => {
+            ctx.speak(route.dialect.as_ref());
             ctx.chain.shared.request.route = Arc::clone(&route.name);
             if ctx.cors.is_some() && cors::is_preflight(&head.method, &head.headers) {
                 return Ok(Matched::Preflight(Box::new(cors::preflight(&allow, &head.headers))));

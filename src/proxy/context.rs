@@ -183,6 +183,19 @@ impl RequestCtx {
         }
     }
 
+    /// Errors of this request are said in this dialect, if there is one, and its answers carry the header that it
+    /// has for the request id.
+    pub(super) fn speak(&mut self, dialect: Option<&Arc<dyn ErrorRenderer>>) {
+        let Some(dialect) = dialect else { return };
+        let shared = &mut self.chain.shared;
+        if let Some(name) = dialect.request_id_header()
+            && let Some(id) = REQUEST_ID_HEADERS.iter().find_map(|known| shared.reply_headers.get(known)).cloned()
+        {
+            shared.reply_headers.insert(name, id);
+        }
+        shared.renderer = Some(Arc::clone(dialect));
+    }
+
     /// The dialect in which errors of this request are said.
     pub(crate) fn renderer(&self) -> Arc<dyn ErrorRenderer> {
         Arc::clone(self.chain.shared.renderer.as_ref().unwrap_or(&self.world.renderer))

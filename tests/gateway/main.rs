@@ -14,6 +14,8 @@ mod codings;
 #[cfg(test)]
 mod cors;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod early;
 #[cfg(test)]
 mod endpoints;

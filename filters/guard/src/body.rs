@@ -29,8 +29,14 @@ pub enum Protocol {
     Chat,
     /// `prompt`.
     Completions,
+    /// `messages` in blocks, to be counted.
+    CountTokens,
     /// `input`, to be embedded.
     Embeddings,
+    /// `messages` in blocks, and `max_tokens`.
+    Messages,
+    /// `input`, to be answered.
+    Responses,
 }
 
 impl Protocol {
@@ -38,7 +44,9 @@ impl Protocol {
         match self {
             Self::Chat => request::Protocol::Chat,
             Self::Completions => request::Protocol::Completions,
+            Self::CountTokens | Self::Messages => request::Protocol::Messages,
             Self::Embeddings => request::Protocol::Embeddings,
+            Self::Responses => request::Protocol::Responses,
         }
     }
 }
@@ -47,7 +55,7 @@ impl Protocol {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BodyConfig {
-    /// Form of the body: `chat` (default), `completions` or `embeddings`.
+    /// Form of the body: `chat` (default), `completions`, `count_tokens`, `embeddings`, `messages` or `responses`.
     pub protocol: Protocol,
 }
 
@@ -172,17 +180,35 @@ fn members(scan: &Scan, protocol: Protocol) -> Result<(), FilterError> {
     match protocol {
         Protocol::Chat => messages(scan)?,
         Protocol::Completions => required(scan.prompt.as_ref(), "prompt", &[Kind::String, Kind::Array])?,
-        Protocol::Embeddings => {
-            return required(
-                scan.input.as_ref(),
-                "input",
-                &[Kind::String, Kind::Array, Kind::Number, Kind::Object, Kind::Bool],
-            );
+        Protocol::CountTokens => messages(scan)?,
+        Protocol::Embeddings => return present(scan.input.as_ref(), "input"),
+        Protocol::Messages => {
+            messages(scan)?;
+            present(scan.max_tokens.as_ref(), "max_tokens")?;
         }
+        Protocol::Responses => responses(scan)?,
     }
     optional(scan.stream.as_ref(), "stream", Kind::Bool)?;
     optional(scan.stream_options.as_ref(), "stream_options", Kind::Object)?;
     optional(scan.tools.as_ref(), "tools", Kind::Array)
+}
+
+fn responses(scan: &Scan) -> Result<(), FilterError> {
+    required(scan.input.as_ref(), "input", &[Kind::String, Kind::Array])?;
+    // what an upstream keeps is not kept apart by tenant
+    let kept = [(&scan.previous_response_id, "previous_response_id"), (&scan.conversation, "conversation")];
+    for (member, name) in kept {
+        if member.as_ref().is_some_and(|member| member.kind != Kind::Null) {
+            let message = format!("{name} is not supported: nothing is kept between requests. Send the whole input.");
+            return Err(FilterError::client(ErrorCode::InvalidField, message).param(name));
+        }
+    }
+    optional(scan.background.as_ref(), "background", Kind::Bool)?;
+    if scan.background.as_ref().is_some_and(Member::is_true) {
+        let message = "background must be false: nothing is kept between requests.";
+        return Err(FilterError::client(ErrorCode::InvalidField, message).param("background"));
+    }
+    optional(scan.store.as_ref(), "store", Kind::Bool)
 }
 
 fn messages(scan: &Scan) -> Result<(), FilterError> {
@@ -213,6 +239,11 @@ fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Resu
         Some(member) if !kinds.contains(&member.kind) => Err(wrong_type(name)),
         Some(_) => Ok(()),
     }
+}
+
+/// Of whatever kind; what it may be is checked with the model.
+fn present(member: Option<&Member>, name: &'static str) -> Result<(), FilterError> {
+    required(member, name, &[Kind::String, Kind::Array, Kind::Number, Kind::Object, Kind::Bool])
 }
 
 fn optional(member: Option<&Member>, name: &'static str, kind: Kind) -> Result<(), FilterError> {

@@ -11,6 +11,7 @@
 mod answer;
 mod behaviour;
 mod connection;
+mod dialects;
 mod gzip;
 mod http1;
 mod http2;

@@ -6,7 +6,7 @@ use super::embedding::Input;
 use super::error::ScanErrorKind;
 use super::finding::{Finding, Location, Problem};
 use super::json::{Kind, Sink};
-use super::message::Message;
+use super::message::{List, Message};
 use super::name::{Name, SeenNames};
 use super::path::Place;
 use super::scan::{Member, Protocol, Scan};
@@ -30,12 +30,14 @@ struct Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taker {
     Arguments,
+    Data,
     Input,
     Name,
     Nobody,
-    PartType,
     Text,
     Url,
+    /// Keeps it as [`Recorder::name`].
+    Word,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +46,7 @@ pub(super) struct Recorder {
     protocol: Protocol,
     frames: Vec<Frame>,
     seen: SeenNames,
-    /// The name or part type that was read last.
+    /// The name, type or media type that was read last.
     name: Name,
     name_range: Range<usize>,
     /// Place of the value that stands behind the name, or of the open scalar.
@@ -68,7 +70,7 @@ impl Recorder {
             place: Place::Body,
             start: 0,
             taker: Taker::Nobody,
-            message: Message::new(),
+            message: Message::new(protocol),
             input: Input::default(),
         }
     }
@@ -79,10 +81,18 @@ impl Recorder {
         match place {
             Place::Message => self.message.begin(kind, at, findings),
             Place::Role => self.message.role(kind, at, findings),
-            Place::Content => self.message.begin_content(),
-            Place::Part => self.message.begin_part(),
-            Place::ImageUrl => self.message.begin_image_url(),
-            Place::Url => self.message.begin_url(kind, at, findings),
+            Place::Content => self.message.begin_content(List::MessageContent),
+            Place::Part | Place::ItemPart | Place::Block => self.message.begin_part(at),
+            Place::ImageUrl => self.message.part().begin_image_url(),
+            Place::Url => self.message.part().begin_url(kind, at, findings),
+            Place::Item => self.message.begin_item(),
+            Place::ItemContent => self.message.begin_content(List::ItemContent),
+            Place::ItemOutput => self.message.begin_content(List::ItemOutput),
+            Place::Result => self.message.begin_result(),
+            Place::InnerBlock => self.message.begin_inner_part(at),
+            Place::Source => self.message.part().begin_source(),
+            Place::SourceUrl => self.message.part().source().url(kind),
+            Place::Data => self.message.part().source().begin_data(kind),
             Place::Calls => self.message.begin_calls(),
             Place::Call => self.message.begin_call(),
             Place::Arguments => self.message.begin_arguments(kind, at, findings),
@@ -96,16 +106,29 @@ impl Recorder {
             }
             _ => {}
         }
+        self.taker_at(place)
+    }
+
+    fn taker_at(&mut self, place: Place) -> Taker {
+        let is_text = matches!(
+            (place, self.protocol),
+            (Place::Content | Place::Part | Place::PromptItem | Place::Text, _)
+                | (Place::ItemContent | Place::ItemOutput | Place::ItemPart, _)
+                | (Place::Block | Place::Result | Place::InnerBlock, _)
+                | (Place::Prompt, Protocol::Completions)
+                | (Place::Input | Place::Instructions, Protocol::Responses)
+                | (Place::System, Protocol::Messages)
+        );
         match place {
+            _ if is_text => Taker::Text,
             Place::Arguments => Taker::Arguments,
-            Place::Content | Place::Part | Place::PromptItem | Place::Text => Taker::Text,
+            Place::Data => Taker::Data,
             Place::Input if self.protocol == Protocol::Embeddings => Taker::Input,
             Place::InputItem => Taker::Input,
-            Place::PartType => {
+            Place::MediaType | Place::PartType | Place::SourceType => {
                 self.name = Name::new();
-                Taker::PartType
+                Taker::Word
             }
-            Place::Prompt if self.protocol == Protocol::Completions => Taker::Text,
             Place::Url => Taker::Url,
             _ => Taker::Nobody,
         }
@@ -117,10 +140,19 @@ impl Recorder {
         let findings = &mut self.scan.findings;
         match place {
             Place::Message => self.message.end(kind, at, findings),
-            Place::Part => self.scan.images += usize::from(self.message.end_part(kind, at, findings)),
-            Place::PartType if kind == Kind::String => self.message.part_type(self.name.known(), at, findings),
-            Place::ImageUrl => self.message.end_image_url(at, findings),
-            Place::Url if kind == Kind::String => self.message.end_url(findings),
+            Place::Part | Place::ItemPart | Place::Block => {
+                self.scan.images += usize::from(self.message.part().end(kind, findings));
+            }
+            Place::InnerBlock => self.scan.images += usize::from(self.message.end_inner_part(kind, findings)),
+            Place::PartType if kind == Kind::String => {
+                self.message.part().part_type(self.name.known(), findings);
+            }
+            Place::ImageUrl => self.message.part().end_image_url(at, findings),
+            Place::Url if kind == Kind::String => self.message.part().end_url(findings),
+            Place::Source => self.scan.prompt_text_bytes += self.message.part().end_source(at, findings),
+            Place::SourceType => self.message.part().source().kind(word(&self.name, kind)),
+            Place::MediaType => self.message.part().source().media_type(word(&self.name, kind)),
+            Place::Data if kind == Kind::String => self.message.part().source().end_data(),
             Place::Arguments if kind == Kind::String => self.message.end_arguments(findings),
             Place::Schema => self.scan.prompt_text_bytes += range.len() as u64,
             Place::PromptItem if kind == Kind::Number => self.scan.prompt_text_bytes += BYTES_PER_TOKEN,
@@ -174,12 +206,20 @@ impl Recorder {
                 self.scan.stream_options_is_empty = is_object && is_empty;
             }
             Place::Messages => self.scan.messages_count = self.message.count,
+            Place::Input if self.protocol == Protocol::Responses => {
+                self.scan.messages_count = if kind == Kind::String { 1 } else { self.message.count };
+            }
             _ => {}
         }
         if let Some(slot) = self.scan.slot(place) {
             *slot = Some(Member { kind, value, key });
         }
     }
+}
+
+/// What a word says; another kind of value says nothing that is known.
+fn word(name: &Name, kind: Kind) -> Option<&[u8]> {
+    name.known().filter(|_| kind == Kind::String)
 }
 
 impl Sink for Recorder {
@@ -244,8 +284,9 @@ impl Sink for Recorder {
                     self.seen.push(piece);
                 }
             }
-            Taker::PartType => self.name.push(piece),
-            Taker::Url => self.message.url_text(piece, &mut self.scan.findings),
+            Taker::Data => self.message.part().source().data_text(piece),
+            Taker::Word => self.name.push(piece),
+            Taker::Url => self.message.part().url_text(piece, &mut self.scan.findings),
             Taker::Nobody | Taker::Text => {}
         }
     }

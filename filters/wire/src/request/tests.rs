@@ -1,5 +1,6 @@
 //! The content rules of requests, row by row.
 
+mod dialects;
 mod embedding;
 mod syntax;
 mod vision;
