@@ -72,6 +72,12 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Whether it writes text: then `max_tokens` counts, and the answer may be a stream of events.
+    #[must_use]
+    pub fn writes_text(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions | Self::Messages | Self::Responses)
+    }
+
     /// Path below the root of the backend's API.
     #[must_use]
     pub fn path(self) -> &'static str {

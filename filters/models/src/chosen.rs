@@ -66,12 +66,12 @@ impl Chosen {
             model: Arc::clone(model),
             embeddings,
             entries: ordered(entries, service.clock.now()),
-            sent: Sent::read(&scan, body)?,
+            sent: if protocol.writes_text() { Sent::read(&scan, body)? } else { Sent::default() },
             token_ceiling: principal.and_then(|principal| principal.max_tokens),
             exact: None,
             corrected: None,
             daily_quota: DailyQuota::of(found, &catalog, principal, &cx.head.headers),
-            stream: protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
+            stream: protocol.writes_text() && is_true(scan.stream.as_ref(), body),
             client_wants_usage: is_true(scan.include_usage.as_ref(), body),
             slug,
             scan,
@@ -88,8 +88,8 @@ impl Chosen {
     ) -> Result<(Vec<Patch>, Applied), FilterError> {
         let bounds = self.bounds(entry, self.left(index, entry)?);
         let (mut patches, applied) = match protocol {
-            Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
-            _ => self.sent.patches(&self.scan, bounds),
+            protocol if protocol.writes_text() => self.sent.patches(&self.scan, bounds),
+            _ => (self.embeddings.clone(), Applied::Unchanged),
         };
         if *entry.model != *self.slug {
             let name = serde_json::to_string(&*entry.model).unwrap_or_default();

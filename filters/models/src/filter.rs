@@ -23,6 +23,7 @@ use crate::catalog::Entry;
 use crate::chosen::Chosen;
 use crate::relay::Relay;
 use crate::service::Models;
+use crate::sound::Sound;
 use crate::verdict::tell_not_to_retry;
 
 const RESOLVED_MODEL: HeaderName = HeaderName::from_static("spass-resolved-model");
@@ -35,7 +36,7 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; c
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
-    /// What the backend has to speak: `chat` (default), `completions` or `embeddings`.
+    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `images`, `rerank` or `speech`.
     pub protocol: Protocol,
 }
 
@@ -50,8 +51,13 @@ impl FilterKind for Route {
 
     fn check(raw: RouteConfig) -> Result<Protocol, Vec<Problem>> {
         match raw.protocol {
-            Protocol::Chat | Protocol::Completions | Protocol::Embeddings => Ok(raw.protocol),
-            _ => Err(vec![Problem::at("protocol", "must be chat, completions or embeddings")]),
+            Protocol::Chat
+            | Protocol::Completions
+            | Protocol::Embeddings
+            | Protocol::Images
+            | Protocol::Rerank
+            | Protocol::Speech => Ok(raw.protocol),
+            _ => Err(vec![Problem::at("protocol", "must be chat, completions, embeddings, images, rerank or speech")]),
         }
     }
 
@@ -81,6 +87,7 @@ impl Filter for ModelsFilter {
             running: None,
             answer: None,
             relay: None,
+            sound: None,
         })
     }
 }
@@ -97,6 +104,7 @@ pub(crate) struct ModelsExchange {
     pub(crate) running: Option<Running>,
     pub(crate) answer: Option<RewrittenBody>,
     pub(crate) relay: Option<Relay>,
+    pub(crate) sound: Option<Sound>,
 }
 
 #[async_trait]
@@ -128,11 +136,15 @@ impl Exchange for ModelsExchange {
         self.running = Some(entry.backend.enter());
         self.answer = None;
         self.relay = None;
+        self.sound = None;
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
         attempt.headers.insert(header::CONTENT_TYPE, JSON);
-        attempt
-            .headers
-            .insert(header::ACCEPT, if chosen.stream { HeaderValue::from_static("text/event-stream") } else { JSON });
+        let accept = match self.protocol {
+            Protocol::Speech => HeaderValue::from_static("*/*"),
+            _ if chosen.stream => HeaderValue::from_static("text/event-stream"),
+            _ => JSON,
+        };
+        attempt.headers.insert(header::ACCEPT, accept);
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
@@ -172,6 +184,8 @@ impl Exchange for ModelsExchange {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
             head.length = None;
+        } else if let Some(sound) = &self.sound {
+            headers.insert(header::CONTENT_TYPE, sound.content_type.clone());
         } else {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
@@ -201,6 +215,8 @@ impl Exchange for ModelsExchange {
             if end && let Some(usage) = relay.usage() {
                 cx.facts.insert::<Usage>(usage);
             }
+        } else if let Some(sound) = &mut self.sound {
+            sound.pass(part.as_ref());
         } else if let Some(answer) = self.answer.take() {
             *part = Some(answer.body);
         }

@@ -28,6 +28,7 @@ mod max_tokens;
 mod relay;
 mod service;
 mod settings;
+mod sound;
 mod tokenize;
 mod verdict;
 

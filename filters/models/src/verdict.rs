@@ -5,15 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::rewrite_body;
+use dgx_gateway_wire::answer::{rewrite_body, sort_results};
 use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::attempts::Came;
+use crate::backend::Protocol;
 use crate::daily_quota::DailyQuota;
 use crate::filter::ModelsExchange;
 use crate::judge;
 use crate::relay::Relay;
+use crate::sound::Sound;
 
 /// Longest whole answer that is held: a thousand embeddings or a few images fit.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
@@ -43,6 +45,13 @@ impl ModelsExchange {
                 self.judge_status(head.status, &head.headers, &[])
             };
         }
+        if self.protocol == Protocol::Speech
+            && let Some(sound) = Sound::of(&head.headers)
+        {
+            self.came(Came::Status(head.status.as_u16()));
+            self.sound = Some(sound);
+            return Verdict::Relay;
+        }
         let stream = self.chosen.as_ref().is_some_and(|chosen| chosen.stream);
         if stream && is_event_stream(&head.headers) {
             self.came(Came::Status(head.status.as_u16()));
@@ -64,8 +73,14 @@ impl ModelsExchange {
             return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
         }
         match rewrite_body(body, &chosen.shown) {
-            Ok(_) if chosen.stream => self.next_or(|| judge::last_failure(AttemptFailure::Reset)),
-            Ok(answer) => {
+            // events, or sound, were asked for
+            Ok(_) if chosen.stream || self.protocol == Protocol::Speech => {
+                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+            }
+            Ok(mut answer) => {
+                if self.protocol == Protocol::Rerank {
+                    answer.body = sort_results(&answer.body);
+                }
                 self.answer = Some(answer);
                 Verdict::Relay
             }
@@ -141,6 +156,9 @@ impl ModelsExchange {
             } else {
                 Verdict::Fail(Box::new(judge::last_failure(failure)))
             };
+        }
+        if self.sound.as_ref().is_some_and(|sound| sound.left) {
+            return Verdict::Fail(Box::new(judge::last_failure(failure)));
         }
         self.came(Came::Failed(failure));
         if let Some((_, entry)) = self.serving()
