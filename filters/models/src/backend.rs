@@ -375,3 +375,6 @@ fn credential(file: &BackendFile, key: &str, problems: &mut Vec<Problem>) -> Opt
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
