@@ -22,11 +22,11 @@ mod keepalive;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod models_context;
+#[cfg(test)]
 mod models_plain;
 #[cfg(test)]
 mod models_quota;
-#[cfg(test)]
-mod models_repeat;
 #[cfg(test)]
 mod models_rules;
 #[cfg(test)]

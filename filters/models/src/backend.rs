@@ -286,10 +286,10 @@ fn stt_modes(file: &BackendFile, key: &str, problems: &mut Vec<Problem>) -> Vec<
 }
 
 fn default_protocols(kind: BackendKind) -> Vec<Protocol> {
-    use Protocol::{Chat, Completions, Embeddings, Messages, Responses};
+    use Protocol::{Chat, Completions, Embeddings, Messages, Rerank, Responses};
     match kind {
         BackendKind::Anthropic => vec![Messages],
-        BackendKind::Vllm => vec![Chat, Completions, Embeddings, Responses],
+        BackendKind::Vllm => vec![Chat, Completions, Embeddings, Rerank, Responses],
         _ => vec![Chat, Completions, Embeddings],
     }
 }

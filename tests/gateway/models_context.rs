@@ -1,10 +1,11 @@
-//! A call that was refused for its length: once more at the same backend, with what the refusal says is left.
+//! The context of a model: counts and estimates of the prompt, and the call that was refused for its length and goes
+//! out once more with what the refusal says is left.
 
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Recorded, Script};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Gateway, PROMPT, Setup, model};
+use crate::harness::{Answer, Gateway, PROMPT, Setup, backend, model, until};
 
 /// As vLLM says it: 1000 tokens fit, the prompt has `prompt`.
 fn too_long(prompt: u64) -> Behaviour {
@@ -116,4 +117,69 @@ async fn the_last_backend_that_fails_after_a_repeated_call_ends_the_route() {
     answer.is_error(502, "upstream_error", "");
     assert_eq!(answer.header("x-should-retry"), Some("false"));
     assert_eq!(answer.header("spass-attempts"), Some("first;s=400, first;s=503"));
+}
+
+/// A backend that counts exactly; the window of the model there, as configured.
+async fn counting(mock: &MockUpstream, window: u64, floor: u32) -> Gateway {
+    let mut first = backend("first", mock.addr());
+    first["exact_tokens"] = json!(true);
+    first["protocols"] = json!(["chat", "tokenize"]);
+    let mut model = json!({"alias": "m", "route": [{"backend": "first", "model": "up", "max_model_len": window}]});
+    model["constraints"] = json!({"min_max_tokens": floor});
+    Setup::new().backend(first).model(model).start().await
+}
+
+#[tokio::test]
+async fn an_exact_count_lowers_the_value_or_refuses_the_prompt() {
+    for (window, count, floor, value, expected) in [
+        (131_072, 130_000, 1, 4096, Some((1072, Some("max_tokens_clamped=1072")))),
+        (1_050_000, 1000, 200, 50, Some((200, Some("max_tokens_floored=200")))),
+        (1_050_000, 1000, 200, 200, Some((200, None))),
+        (1000, 850, 200, 50, None),
+        (1000, 1000, 1, 50, None),
+        (1000, 999, 1, 50, Some((1, Some("max_tokens_clamped=1")))),
+    ] {
+        let mock = mock([Behaviour::json(json!({"count": count}).to_string())]).await;
+        let gateway = counting(&mock, window, floor).await;
+        let answer = gateway.chat(request(json!({"max_tokens": value}))).await;
+        let paths: Vec<String> = mock.requests().iter().map(|request| request.path.clone()).collect();
+        assert_eq!(paths[0], "/tokenize");
+        match expected {
+            Some((sent_on, applied)) => {
+                answer.is_ok();
+                assert_eq!(sent(&mock.requests()[1..], "max_tokens"), [sent_on], "{window} {count} {floor} {value}");
+                assert_eq!(answer.header("spass-applied"), applied, "{window} {count} {floor} {value}");
+            }
+            None => {
+                answer.is_error(400, "context_length_exceeded", "messages");
+                assert_eq!(paths.len(), 1, "the model is not called");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_count_the_estimate_serves_and_the_upstream_decides() {
+    // the estimate of this prompt: 4 for the message, and its text of 28 bytes in fours
+    let estimate = 4 + PROMPT.len().div_ceil(4) as u64;
+    for (window, value, expected) in [(100 + estimate, 4096, 100), (estimate, 50, 50), (10, 50, 50)] {
+        let mock = mock([Behaviour::status(StatusCode::NOT_FOUND)]).await;
+        let gateway = counting(&mock, window, 1).await;
+        gateway.chat(request(json!({"max_tokens": value}))).await.is_ok();
+        assert_eq!(sent(&mock.requests()[1..], "max_tokens"), [expected], "{window} {value}");
+    }
+}
+
+#[tokio::test]
+async fn a_window_that_the_backend_publishes_counts_like_a_configured_one() {
+    let published = json!({"object": "list", "data": [{"id": "upstream-name-of-m", "max_model_len": 1000}]});
+    let mock = MockUpstream::start(Script::queue([Behaviour::json(published.to_string())])).await.unwrap();
+    let gateway = Setup::with_upstream(mock.addr()).start().await;
+    let estimate = 4 + PROMPT.len().div_ceil(4) as u64;
+    until("the published window is used", async || {
+        let answer = gateway.chat(request(json!({"max_tokens": 4096}))).await;
+        let applied = answer.is_ok().header("spass-applied");
+        applied.is_some_and(|applied| applied == format!("max_tokens_clamped={}", 1000 - estimate))
+    })
+    .await;
 }
