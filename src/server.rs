@@ -29,9 +29,9 @@ use crate::shutdown::{DrainWatch, Draining};
 use crate::telemetry::{self, CoreMetrics};
 use crate::world::{World, WorldError};
 
-/// Attempts that the engine allows for one request: every target twice, because a dead pooled connection does not
-/// count.
-const MOST_TRIES: usize = 2 * dgx_gateway_filter::upstream::MAX_TARGETS;
+/// Attempts that the engine allows for one request: every target twice, because a filter may ask for it, and
+/// each time a dead pooled connection does not count.
+const MOST_TRIES: usize = 4 * dgx_gateway_filter::upstream::MAX_TARGETS;
 /// HTTP/2 window of one upload: the default of 64 KiB makes 32 MiB bodies wait for the client 512 times.
 const H2_STREAM_WINDOW: u32 = 1 << 20;
 /// HTTP/2 window of one connection.

@@ -58,6 +58,23 @@ pub(super) struct Attempt {
     pub stage: Stage,
     /// The pooled connection was dead once already; the same target is not tried a third time.
     pub stale: bool,
+    /// A filter had the same target tried once more; it is not asked a third time.
+    pub again: bool,
+}
+
+impl Attempt {
+    /// Goes on to the next target.
+    fn advance(&mut self) {
+        self.index += 1;
+        self.stale = false;
+        self.again = false;
+    }
+
+    /// Stays at the same target for another attempt; false when it has been repeated already.
+    fn repeat(&mut self) -> bool {
+        self.stale = false;
+        !std::mem::replace(&mut self.again, true)
+    }
 }
 
 /// What follows from a verdict.
@@ -132,14 +149,14 @@ impl RequestCtx {
                 Next::ReadBody(max_bytes)
             }
             Verdict::ReadBody { .. } => Next::Relay,
+            Verdict::Again if self.replay.is_some() && self.attempt.repeat() => Next::Retry,
             Verdict::Next
                 if self.can_repeat(result) && self.attempt.index + 1 < self.chain.shared.plan.targets.len() =>
             {
-                self.attempt.index += 1;
-                self.attempt.stale = false;
+                self.attempt.advance();
                 Next::Retry
             }
-            Verdict::Next => self.fail(exhausted(result)),
+            Verdict::Again | Verdict::Next => self.fail(exhausted(result)),
             Verdict::Fail(error) => self.fail(*error),
         }
     }
@@ -282,5 +299,21 @@ pub(super) fn failure_of(error: &Error) -> AttemptFailure {
         | ErrorType::SocketError
         | ErrorType::BindError => AttemptFailure::Connect,
         _ => AttemptFailure::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_repeated_once_and_the_next_one_once_more() {
+        let mut attempt = Attempt { stale: true, ..Attempt::default() };
+        assert!(attempt.repeat());
+        assert_eq!((attempt.index, attempt.stale), (0, false), "its pooled connection may be dead once more");
+        assert!(!attempt.repeat() && !attempt.repeat());
+        attempt.advance();
+        assert_eq!((attempt.index, attempt.again, attempt.stale), (1, false, false));
+        assert!(attempt.repeat() && !attempt.repeat());
     }
 }

@@ -80,7 +80,7 @@ pub struct AttemptTimeouts {
     pub total_once_begun: Duration,
 }
 
-/// Ordered upstreams for one request. Each is tried at most once.
+/// Ordered upstreams for one request. Each is tried once, and once more after [`Verdict::Again`].
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamPlan {
     /// In the order in which they are tried.
@@ -141,6 +141,9 @@ pub enum AttemptResult<'a> {
 /// What to do with the result of an attempt.
 #[derive(Debug)]
 pub enum Verdict {
+    /// Try the same target once more, with what [`crate::Exchange::attempt`] makes of the request then. Granted once
+    /// per target, and only while the body is held; else the core answers as if there were no further target.
+    Again,
     /// Answer the client with this error.
     Fail(Box<FilterError>),
     /// Try the next target of the plan. Without one the core answers 502.

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::content::refusal_of_all;
+use crate::plain;
 
 /// Bodies up to this length are judged when they are complete, in the exact order of checks: reading the rest of them
 /// costs little. A longer one is refused at the first thing that no model takes, and the rest of it is not read.
@@ -37,6 +38,12 @@ pub enum Protocol {
     Messages,
     /// `input`, to be answered.
     Responses,
+    /// `prompt`, to be drawn.
+    Images,
+    /// `query` and `documents`.
+    Rerank,
+    /// `input` and `voice`.
+    Speech,
 }
 
 impl Protocol {
@@ -47,6 +54,9 @@ impl Protocol {
             Self::CountTokens | Self::Messages => request::Protocol::Messages,
             Self::Embeddings => request::Protocol::Embeddings,
             Self::Responses => request::Protocol::Responses,
+            Self::Images => request::Protocol::Images,
+            Self::Rerank => request::Protocol::Rerank,
+            Self::Speech => request::Protocol::Speech,
         }
     }
 }
@@ -55,7 +65,8 @@ impl Protocol {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BodyConfig {
-    /// Form of the body: `chat` (default), `completions`, `count_tokens`, `embeddings`, `messages` or `responses`.
+    /// Form of the body: `chat` (default), `completions`, `count_tokens`, `embeddings`, `images`, `messages`, `rerank`,
+    /// `responses` or `speech`.
     pub protocol: Protocol,
 }
 
@@ -125,10 +136,10 @@ impl Exchange for BodyExchange {
         refused.map_or(Ok(()), Err)
     }
 
-    async fn request_ready(&mut self, _body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+    async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         if let Some(scanner) = self.scanner.take() {
             let scan = scanner.finish().map_err(|error| not_json(&error))?;
-            members(&scan, self.protocol)?;
+            members(&scan, self.protocol, body)?;
             cx.facts.insert(scan);
         }
         Ok(Flow::Continue)
@@ -171,7 +182,7 @@ fn unsupported<T>(message: &'static str, param: &'static str) -> Result<T, Filte
 }
 
 /// What every body of the protocol needs, in the order of the contract. Whether the model exists is not asked here.
-fn members(scan: &Scan, protocol: Protocol) -> Result<(), FilterError> {
+fn members(scan: &Scan, protocol: Protocol, body: &Rope) -> Result<(), FilterError> {
     if scan.user_id.is_some() {
         let message = "The member user_id is not allowed. Send the header SPASS-User-Id.";
         return Err(FilterError::client(ErrorCode::InvalidField, message).param("body.user_id"));
@@ -187,6 +198,9 @@ fn members(scan: &Scan, protocol: Protocol) -> Result<(), FilterError> {
             present(scan.max_tokens.as_ref(), "max_tokens")?;
         }
         Protocol::Responses => responses(scan)?,
+        Protocol::Images => return plain::images(scan, body),
+        Protocol::Rerank => return plain::rerank(scan),
+        Protocol::Speech => return plain::speech(scan, body),
     }
     optional(scan.stream.as_ref(), "stream", Kind::Bool)?;
     optional(scan.stream_options.as_ref(), "stream_options", Kind::Object)?;
@@ -230,7 +244,7 @@ fn message_error(finding: &Finding) -> Option<FilterError> {
     Some(FilterError::client(code, message).param(finding.param()))
 }
 
-fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Result<(), FilterError> {
+pub(crate) fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Result<(), FilterError> {
     match member {
         None => {
             Err(FilterError::client(ErrorCode::MissingField, format!("The member {name} is required.")).param(name))
@@ -253,6 +267,10 @@ fn optional(member: Option<&Member>, name: &'static str, kind: Kind) -> Result<(
     }
 }
 
-fn wrong_type(name: &'static str) -> FilterError {
-    FilterError::client(ErrorCode::InvalidField, format!("The member {name} has the wrong type.")).param(name)
+pub(crate) fn wrong_type(name: &'static str) -> FilterError {
+    invalid(name, format!("The member {name} has the wrong type."))
+}
+
+pub(crate) fn invalid(name: &'static str, message: String) -> FilterError {
+    FilterError::client(ErrorCode::InvalidField, message).param(name)
 }

@@ -12,6 +12,7 @@
 
 mod body;
 mod content;
+mod plain;
 
 pub use self::body::{Body, BodyConfig, Protocol};
 pub use self::content::{Content, ContentConfig};

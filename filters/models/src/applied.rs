@@ -5,6 +5,7 @@ use dgx_gateway_filter::body::{Patch, Rope};
 use dgx_gateway_filter::{ErrorCode, FilterError};
 use dgx_gateway_wire::request::{Kind, Member, Scan, patch};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sfv::{DictSerializer, Integer, KeyRef};
 
 use crate::backend::Protocol;
 use crate::max_tokens::{Applied, Bounds};
@@ -12,11 +13,13 @@ use crate::max_tokens::{Applied, Bounds};
 /// Both names of the header, newest first.
 const HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("spass-applied"), HeaderName::from_static("x-rust-api-applied")];
+const CLAMPED: &KeyRef = KeyRef::constant("max_tokens_clamped");
+const FLOORED: &KeyRef = KeyRef::constant("max_tokens_floored");
 /// Largest value of the contract.
 const LARGEST: i64 = 2_147_483_647;
 
 /// The limits that a client sent, read once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
     /// The limits with their values; of several the header reports the last one.
     limits: Vec<(Member, u64)>,
@@ -37,6 +40,12 @@ impl Sent {
         let first_sent = read(first.as_ref(), name, body)?;
         let second_sent = read(second, "max_completion_tokens", body)?;
         Ok(Self { limits: first_sent.into_iter().chain(second_sent).collect(), name, null: first.clone() })
+    }
+
+    /// The most that an attempt asks for; `None` when it leaves that to the upstream.
+    pub(crate) fn asked(&self, bounds: Bounds) -> Option<u64> {
+        let largest = self.limits.iter().map(|(_, value)| bounds.value(*value)).max();
+        largest.or_else(|| bounds.absent())
     }
 
     /// The patches for one attempt, and what the headers say about them.
@@ -84,22 +93,56 @@ fn number(value: u64) -> Bytes {
 
 /// Says in the answer what was changed.
 pub(crate) fn announce(applied: Applied, headers: &mut HeaderMap) {
-    let text = match applied {
-        Applied::Clamped(value) => format!("max_tokens_clamped={value}"),
-        Applied::Floored(value) => format!("max_tokens_floored={value}"),
-        Applied::Unchanged => return HEADERS.iter().for_each(|name| drop(headers.remove(name))),
-    };
-    if let Ok(value) = HeaderValue::from_str(&text) {
-        for name in HEADERS {
-            headers.insert(name, value.clone());
-        }
+    match told(applied) {
+        None => HEADERS.iter().for_each(|name| drop(headers.remove(name))),
+        Some(value) => HEADERS.into_iter().for_each(|name| drop(headers.insert(name, value.clone()))),
     }
+}
+
+/// A structured dictionary (RFC 8941) of one member.
+fn told(applied: Applied) -> Option<HeaderValue> {
+    let (key, value) = match applied {
+        Applied::Clamped(value) => (CLAMPED, value),
+        Applied::Floored(value) => (FLOORED, value),
+        Applied::Unchanged => return None,
+    };
+    let mut dictionary = DictSerializer::new();
+    let _parameters = dictionary.bare_item(key, Integer::try_from(value).ok()?);
+    HeaderValue::from_str(&dictionary.finish()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use dgx_gateway_wire::request::{Protocol as Form, Scanner};
+    use sfv::{BareItem, Dictionary, ListEntry, Parser};
+
+    #[test]
+    fn what_was_changed_is_read_back_as_a_dictionary_under_both_names() {
+        for (applied, key, value) in [
+            (Applied::Floored(200), "max_tokens_floored", 200),
+            (Applied::Clamped(1072), "max_tokens_clamped", 1072),
+            (Applied::Clamped(2_147_483_647), "max_tokens_clamped", 2_147_483_647),
+        ] {
+            let mut headers = HeaderMap::new();
+            announce(applied, &mut headers);
+            assert_eq!(headers.len(), 2);
+            for name in ["spass-applied", "x-rust-api-applied"] {
+                assert_eq!(headers[name], format!("{key}={value}"));
+                let read: Dictionary = Parser::new(headers[name].to_str().unwrap()).parse().unwrap();
+                let Some(ListEntry::Item(item)) = read.get(key) else { panic!("{read:?}") };
+                assert_eq!((read.len(), &item.bare_item), (1, &BareItem::Integer(value.into())));
+            }
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_changes_nothing_takes_back_what_an_earlier_one_said() {
+        let mut headers = HeaderMap::new();
+        announce(Applied::Clamped(7), &mut headers);
+        announce(Applied::Unchanged, &mut headers);
+        assert!(headers.is_empty());
+    }
 
     /// What becomes of a body with a floor of 200 and a ceiling of 4096, and what is said about it.
     fn run(protocol: Protocol, body: &str) -> Result<(String, String), String> {

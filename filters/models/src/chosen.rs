@@ -6,11 +6,13 @@ use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
 use dgx_gateway_filter::facts::Principal;
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
+use dgx_gateway_wire::errors::PromptCount;
 use dgx_gateway_wire::request::{Member, Scan, patch};
 
 use crate::applied::Sent;
 use crate::backend::Protocol;
 use crate::catalog::{Entry, Model, Unusable, ordered};
+use crate::daily_quota::DailyQuota;
 use crate::dialect::{self, StreamForm};
 use crate::embeddings;
 use crate::max_tokens::{Applied, Bounds};
@@ -32,6 +34,10 @@ pub(crate) struct Chosen {
     token_ceiling: Option<u32>,
     /// Prompt tokens as a backend counted them, and its name of the model.
     exact: Option<(Arc<str>, u64)>,
+    /// Tokens that an entry has left as it said itself when it refused, and its position.
+    corrected: Option<(usize, u64)>,
+    /// What is told when the provider's day is used up.
+    pub(crate) daily_quota: Option<DailyQuota>,
     pub(crate) stream: bool,
     pub(crate) client_wants_usage: bool,
 }
@@ -61,10 +67,12 @@ impl Chosen {
             model: Arc::clone(model),
             embeddings,
             entries: ordered(entries, service.clock.now()),
-            sent: Sent::read(&scan, body, protocol)?,
+            sent: if protocol.writes_text() { Sent::read(&scan, body, protocol)? } else { Sent::default() },
             token_ceiling: principal.and_then(|principal| principal.max_tokens),
             exact: None,
-            stream: protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
+            corrected: None,
+            daily_quota: DailyQuota::of(found, &catalog, principal, &cx.head.headers),
+            stream: protocol.writes_text() && is_true(scan.stream.as_ref(), body),
             client_wants_usage: is_true(scan.include_usage.as_ref(), body),
             slug,
             scan,
@@ -72,18 +80,17 @@ impl Chosen {
         })
     }
 
-    /// Everything that changes in the body for one entry, in order.
-    pub(crate) fn patches(&self, entry: &Entry, protocol: Protocol) -> Result<(Vec<Patch>, Applied), FilterError> {
-        let left = self.left(entry, protocol)?;
-        let bounds = Bounds {
-            floor: self.model.min_max_tokens.max(entry.floor),
-            token_ceiling: self.token_ceiling,
-            model_ceiling: self.model.max_output_tokens,
-            left,
-        };
+    /// Everything that changes in the body for the entry at a position, in order.
+    pub(crate) fn patches(
+        &self,
+        index: usize,
+        entry: &Entry,
+        protocol: Protocol,
+    ) -> Result<(Vec<Patch>, Applied), FilterError> {
+        let bounds = self.bounds(entry, self.left(index, entry, protocol)?);
         let (mut patches, applied) = match protocol {
-            Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
-            _ => self.sent.patches(&self.scan, bounds),
+            protocol if protocol.writes_text() => self.sent.patches(&self.scan, bounds),
+            _ => (self.embeddings.clone(), Applied::Unchanged),
         };
         if *entry.model != *self.slug {
             let name = serde_json::to_string(&*entry.model).unwrap_or_default();
@@ -106,9 +113,41 @@ impl Chosen {
         self.exact = count.map(|count| (Arc::clone(&entry.model), count));
     }
 
+    fn bounds(&self, entry: &Entry, left: Option<u64>) -> Bounds {
+        Bounds {
+            floor: self.model.min_max_tokens.max(entry.floor),
+            token_ceiling: self.token_ceiling,
+            model_ceiling: self.model.max_output_tokens,
+            left,
+        }
+    }
+
+    /// An entry refused for length and said how large the prompt is: whether a smaller `max_tokens` fits it. Asked
+    /// once per entry, because a second refusal would be about the same numbers.
+    pub(crate) fn shorten(&mut self, index: usize, counted: PromptCount, protocol: Protocol) -> bool {
+        let Some(entry) = self.entries.get(index) else { return false };
+        let window = counted.window.or_else(|| entry.max_model_len());
+        let Some(left) = window.and_then(|window| window.checked_sub(counted.prompt)) else { return false };
+        let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
+        let was_corrected = self.corrected.is_some_and(|(corrected, _)| corrected == index);
+        if was_corrected || left < floor.max(1) {
+            return false;
+        }
+        let Ok(before) = self.left(index, entry, protocol) else { return false };
+        let asked = |left| self.sent.asked(self.bounds(entry, left));
+        if asked(Some(left)) >= asked(before) {
+            return false;
+        }
+        self.corrected = Some((index, left));
+        true
+    }
+
     /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an
     /// estimate the upstream decides.
-    fn left(&self, entry: &Entry, protocol: Protocol) -> Result<Option<u64>, FilterError> {
+    fn left(&self, index: usize, entry: &Entry, protocol: Protocol) -> Result<Option<u64>, FilterError> {
+        if let Some((_, left)) = self.corrected.filter(|(corrected, _)| *corrected == index) {
+            return Ok(Some(left));
+        }
         let Some(window) = entry.max_model_len() else { return Ok(None) };
         let exact = self.exact.as_ref().filter(|(model, _)| *model == entry.model).map(|(_, count)| *count);
         let left = window.saturating_sub(exact.unwrap_or_else(|| self.scan.estimated_prompt_tokens()));

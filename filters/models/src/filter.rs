@@ -25,6 +25,7 @@ use crate::count::CountFilter;
 use crate::dialect;
 use crate::relay::Relay;
 use crate::service::Models;
+use crate::sound::Sound;
 use crate::verdict::tell_not_to_retry;
 
 const RESOLVED_MODEL: HeaderName = HeaderName::from_static("spass-resolved-model");
@@ -37,7 +38,8 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; c
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
-    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `messages` or `responses`.
+    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `images`, `messages`, `rerank`,
+    /// `responses` or `speech`.
     pub protocol: Protocol,
     /// Whether the prompt is counted in place of an answer; for `messages` only. Default false.
     pub count_tokens: bool,
@@ -53,12 +55,17 @@ impl FilterKind for Route {
     type Checked = Task;
 
     fn check(raw: RouteConfig) -> Result<Task, Vec<Problem>> {
-        use Protocol::{Chat, Completions, Embeddings, Messages, Responses};
+        use Protocol::{Chat, Completions, Embeddings, Images, Messages, Rerank, Responses, Speech};
         match (raw.protocol, raw.count_tokens) {
             (Messages, true) => Ok(Task::Count),
             (_, true) => Err(vec![Problem::at("count_tokens", "is for the protocol messages only")]),
-            (Chat | Completions | Embeddings | Messages | Responses, false) => Ok(Task::Answer(raw.protocol)),
-            _ => Err(vec![Problem::at("protocol", "must be chat, completions, embeddings, messages or responses")]),
+            (Chat | Completions | Embeddings | Images | Messages | Rerank | Responses | Speech, false) => {
+                Ok(Task::Answer(raw.protocol))
+            }
+            _ => Err(vec![Problem::at(
+                "protocol",
+                "must be chat, completions, embeddings, images, messages, rerank, responses or speech",
+            )]),
         }
     }
 
@@ -101,6 +108,7 @@ impl Filter for ModelsFilter {
             running: None,
             answer: None,
             relay: None,
+            sound: None,
         })
     }
 }
@@ -117,6 +125,7 @@ pub(crate) struct ModelsExchange {
     pub(crate) running: Option<Running>,
     pub(crate) answer: Option<RewrittenBody>,
     pub(crate) relay: Option<Relay>,
+    pub(crate) sound: Option<Sound>,
 }
 
 #[async_trait]
@@ -148,16 +157,20 @@ impl Exchange for ModelsExchange {
         self.running = Some(entry.backend.enter());
         self.answer = None;
         self.relay = None;
+        self.sound = None;
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
         attempt.headers.insert(header::CONTENT_TYPE, JSON);
-        attempt
-            .headers
-            .insert(header::ACCEPT, if chosen.stream { HeaderValue::from_static("text/event-stream") } else { JSON });
+        let accept = match self.protocol {
+            Protocol::Speech => HeaderValue::from_static("*/*"),
+            _ if chosen.stream => HeaderValue::from_static("text/event-stream"),
+            _ => JSON,
+        };
+        attempt.headers.insert(header::ACCEPT, accept);
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
         dialect::forward(self.protocol, &cx.head.headers, &mut attempt.headers);
-        let (patches, applied) = chosen.patches(entry, self.protocol)?;
+        let (patches, applied) = chosen.patches(attempt.index, entry, self.protocol)?;
         attempt.body = attempt.body.patched(&patches);
         announce(applied, cx.reply_headers);
         if chosen.stream {
@@ -178,7 +191,7 @@ impl Exchange for ModelsExchange {
             self.attempts.write(cx.reply_headers);
         }
         if let Verdict::Fail(_) = verdict
-            && self.attempts.len() >= cx.plan.targets.len()
+            && self.current + 1 >= cx.plan.targets.len()
         {
             tell_not_to_retry(&verdict, cx.reply_headers);
         }
@@ -196,6 +209,8 @@ impl Exchange for ModelsExchange {
             if self.protocol == Protocol::Responses {
                 *cx.renderer = Some(Arc::new(relay.errors()));
             }
+        } else if let Some(sound) = &self.sound {
+            headers.insert(header::CONTENT_TYPE, sound.content_type.clone());
         } else {
             headers.insert(header::CONTENT_TYPE, JSON);
         }
@@ -225,6 +240,8 @@ impl Exchange for ModelsExchange {
             if end && let Some(usage) = relay.usage() {
                 cx.facts.insert::<Usage>(usage);
             }
+        } else if let Some(sound) = &mut self.sound {
+            sound.pass(part.as_ref());
         } else if let Some(answer) = self.answer.take() {
             *part = Some(answer.body);
         }
@@ -254,13 +271,11 @@ mod tests {
         let checked = |protocol, count_tokens| {
             Route::check(RouteConfig { protocol, count_tokens }).map_err(|problems| problems[0].key.clone())
         };
-        for protocol in [Chat, Messages, Responses] {
+        for protocol in [Chat, Messages, Rerank, Responses] {
             assert_eq!(checked(protocol, false), Ok(Task::Answer(protocol)));
         }
         assert_eq!(checked(Messages, true), Ok(Task::Count));
         assert_eq!(checked(Responses, true), Err("count_tokens".to_owned()));
-        for protocol in [Rerank, Tokenize] {
-            assert_eq!(checked(protocol, false), Err("protocol".to_owned()));
-        }
+        assert_eq!(checked(Tokenize, false), Err("protocol".to_owned()));
     }
 }

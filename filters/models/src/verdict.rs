@@ -5,14 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::rewrite_body;
+use dgx_gateway_wire::answer::{rewrite_body, sort_results};
+use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::attempts::Came;
+use crate::backend::Protocol;
+use crate::daily_quota::DailyQuota;
 use crate::dialect;
 use crate::filter::ModelsExchange;
 use crate::judge;
 use crate::relay::Relay;
+use crate::sound::Sound;
 
 /// Longest whole answer that is held: a thousand embeddings or a few images fit.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
@@ -36,11 +40,18 @@ impl ModelsExchange {
             entry.backend.set_up(true);
         }
         if !head.status.is_success() {
-            return if judge::needs_body(head.status) {
+            return if judge::needs_body(head.status) || self.may_be_a_day(head.status) {
                 Verdict::ReadBody { max_bytes: judge::MAX_ERROR_BYTES }
             } else {
                 self.judge_status(head.status, &head.headers, &[])
             };
+        }
+        if self.protocol == Protocol::Speech
+            && let Some(sound) = Sound::of(&head.headers)
+        {
+            self.came(Came::Status(head.status.as_u16()));
+            self.sound = Some(sound);
+            return Verdict::Relay;
         }
         let stream = self.chosen.as_ref().is_some_and(|chosen| chosen.stream);
         if stream && is_event_stream(&head.headers) {
@@ -64,8 +75,14 @@ impl ModelsExchange {
             return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
         }
         match rewrite_body(body, &chosen.shown) {
-            Ok(_) if chosen.stream => self.next_or(|| judge::last_failure(AttemptFailure::Reset)),
-            Ok(answer) => {
+            // events, or sound, were asked for
+            Ok(_) if chosen.stream || self.protocol == Protocol::Speech => {
+                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+            }
+            Ok(mut answer) => {
+                if self.protocol == Protocol::Rerank {
+                    answer.body = sort_results(&answer.body);
+                }
                 self.answer = Some(answer);
                 Verdict::Relay
             }
@@ -85,6 +102,9 @@ impl ModelsExchange {
     }
 
     fn judge_meaning(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
+        if self.fits_when_shorter(status, body) {
+            return Verdict::Again;
+        }
         let Some((chosen, entry)) = self.serving() else { return Verdict::Next };
         if matches!(status.as_u16(), 402 | 429) {
             entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
@@ -95,9 +115,39 @@ impl ModelsExchange {
         );
         let sanitizer = self.service.sanitizer.load();
         match judge::status(status, headers, body, |body| sanitizer.message(body, &entry.model, &chosen.slug)) {
-            Verdict::Next => self.next_or(|| judge::last_status(status, headers)),
+            Verdict::Next => self.next_or(|| self.last_status(status, headers, body)),
             Verdict::Fail(error) => Verdict::Fail(Box::new(dialect::renamed(self.protocol, *error))),
             verdict => verdict,
+        }
+    }
+
+    /// A refusal for length that names the size of the prompt: whether the same entry is asked once more.
+    fn fits_when_shorter(&mut self, status: StatusCode, body: &[u8]) -> bool {
+        if classify(status.as_u16(), body) != UpstreamRefusal::ContextLength {
+            return false;
+        }
+        match (prompt_count(body), &mut self.chosen) {
+            (Some(counted), Some(chosen)) => chosen.shorten(self.current, counted, self.protocol),
+            _ => false,
+        }
+    }
+
+    /// Whether the body decides between two answers: the last entry of a pinned alias is out of quota.
+    fn may_be_a_day(&self, status: StatusCode) -> bool {
+        self.serving().is_some_and(|(chosen, entry)| {
+            chosen.daily_quota.is_some()
+                && self.current + 1 == chosen.entries.len()
+                && DailyQuota::concerns(entry, status)
+        })
+    }
+
+    /// The answer when the last entry of the route gave this status.
+    fn last_status(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> FilterError {
+        match self.chosen.as_ref().and_then(|chosen| chosen.daily_quota.as_ref()) {
+            Some(quota) if self.may_be_a_day(status) && is_daily_limit(body) => {
+                quota.used_up(self.service.clock.wall())
+            }
+            _ => judge::last_status(status, headers),
         }
     }
 
@@ -109,6 +159,9 @@ impl ModelsExchange {
             } else {
                 Verdict::Fail(Box::new(judge::last_failure(failure)))
             };
+        }
+        if self.sound.as_ref().is_some_and(|sound| sound.left) {
+            return Verdict::Fail(Box::new(judge::last_failure(failure)));
         }
         self.came(Came::Failed(failure));
         if let Some((_, entry)) = self.serving()

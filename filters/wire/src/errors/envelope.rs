@@ -27,14 +27,6 @@ pub struct OpenAi;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Anthropic;
 
-/// The slugs that a client may use instead, most useful first.
-///
-/// As the [`source`](FilterError::source) of an `openrouter_daily_quota_exhausted` it becomes the
-/// `available_fallbacks` member of the [`OpenAi`] envelope. It names slugs of the public model list only.
-#[derive(Clone, Debug, Default, thiserror::Error)]
-#[error("daily quota used up, fallbacks: {}", self.0.join(", "))]
-pub struct AvailableFallbacks(pub Vec<String>);
-
 impl ErrorRenderer for OpenAi {
     fn render(&self, error: &FilterError, request_id: &str) -> Rendered {
         let status = status_of(error);
@@ -105,15 +97,11 @@ impl<'a> Envelope<'a> {
         Self {
             error: Members::new(error, entry(error.code).kind.as_str()),
             dgx_code: daily_quota.then_some(error.code.as_str()),
-            available_fallbacks: daily_quota.then(|| fallbacks(error)),
+            available_fallbacks: daily_quota
+                .then(|| error.available_fallbacks.as_ref().map_or(&[][..], |slugs| slugs.as_slice())),
             request_id: None,
         }
     }
-}
-
-fn fallbacks(error: &FilterError) -> &[String] {
-    let source = error.source.as_deref();
-    source.and_then(|source| source.downcast_ref::<AvailableFallbacks>()).map_or(&[], |known| &known.0)
 }
 
 #[derive(Serialize)]

@@ -4,12 +4,18 @@ use std::fmt;
 use std::mem::discriminant;
 
 /// Upper bound of recorded findings: the first of each problem is kept, and there are no more problems than this.
-pub const MAX_FINDINGS: usize = 16;
+pub const MAX_FINDINGS: usize = 24;
 
 /// What is wrong with, or notable about, a part of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
+    /// One document has more than [`MAX_DOCUMENT_BYTES`](super::MAX_DOCUMENT_BYTES).
+    DocumentTooLarge,
+    /// An element of `documents` is neither a string nor an object with a text.
+    DocumentType,
+    /// There is no document, or there are more than [`MAX_DOCUMENTS`](super::MAX_DOCUMENTS).
+    DocumentsCount,
     /// The input is an empty array or an empty string, or holds one.
     EmbeddingInputEmpty,
     /// One input text has more than [`MAX_INPUT_BYTES`](super::MAX_INPUT_BYTES).
@@ -77,6 +83,10 @@ pub enum Location {
     ImageUrl(PartPath),
     /// `….image_url` of a part
     ImageUrlText(PartPath),
+    /// `documents[i]`
+    Document(usize),
+    /// `documents`
+    Documents,
     /// `input`
     Input,
     /// `input[i]`
@@ -96,6 +106,8 @@ impl fmt::Display for Location {
             Self::ImageData(part) => write!(f, "{part}.source.data"),
             Self::ImageUrl(part) => write!(f, "{part}.image_url.url"),
             Self::ImageUrlText(part) => write!(f, "{part}.image_url"),
+            Self::Document(document) => write!(f, "documents[{document}]"),
+            Self::Documents => f.write_str("documents"),
             Self::Input => f.write_str("input"),
             Self::InputItem(item) => write!(f, "input[{item}]"),
             Self::Message(message) => write!(f, "messages[{message}]"),

@@ -22,7 +22,7 @@ impl Form {
         match protocol {
             Protocol::Messages => Self::Source,
             Protocol::Responses => Self::Text,
-            Protocol::Chat | Protocol::Completions | Protocol::Embeddings => Self::Object,
+            _ => Self::Object, // only chat has parts among the others
         }
     }
 

@@ -17,6 +17,9 @@ pub(super) enum Place {
     /// The payload of a source.
     Data,
     Dimensions,
+    Document,
+    DocumentText,
+    Documents,
     EncodingFormat,
     Function,
     ImageUrl,
@@ -47,11 +50,15 @@ pub(super) enum Place {
     PreviousResponse,
     Prompt,
     PromptItem,
+    Quality,
+    Query,
+    ResponseFormat,
     /// The content of a block, such as the result of a tool.
     Result,
     Role,
     /// The schema of a tool; counts with all its bytes.
     Schema,
+    Size,
     Source,
     SourceType,
     SourceUrl,
@@ -71,6 +78,7 @@ pub(super) enum Place {
     Tools,
     Url,
     UserId,
+    Voice,
 }
 
 impl Place {
@@ -79,6 +87,7 @@ impl Place {
         match (self, name) {
             (Self::Body, _) => Self::top(name),
             (Self::StreamOptions, b"include_usage") => Self::IncludeUsage,
+            (Self::Document, b"text") => Self::DocumentText,
             (Self::Message, b"role") => Self::Role,
             (Self::Message, b"content") => Self::Content,
             (Self::Message, b"tool_calls") => Self::Calls,
@@ -128,6 +137,7 @@ impl Place {
             b"background" => Self::Background,
             b"conversation" => Self::Conversation,
             b"dimensions" => Self::Dimensions,
+            b"documents" => Self::Documents,
             b"encoding_format" => Self::EncodingFormat,
             b"input" => Self::Input,
             b"instructions" => Self::Instructions,
@@ -139,19 +149,24 @@ impl Place {
             b"n" => Self::N,
             b"previous_response_id" => Self::PreviousResponse,
             b"prompt" => Self::Prompt,
+            b"quality" => Self::Quality,
+            b"query" => Self::Query,
+            b"response_format" => Self::ResponseFormat,
+            b"size" => Self::Size,
             b"store" => Self::Store,
             b"stream" => Self::Stream,
             b"stream_options" => Self::StreamOptions,
             b"system" => Self::System,
             b"tools" => Self::Tools,
             b"user_id" => Self::UserId,
+            b"voice" => Self::Voice,
             _ => Self::Other,
         }
     }
 
     /// The place of an element of an array that stands here.
     pub(super) fn element(self, protocol: Protocol) -> Self {
-        use Protocol::{Chat, Completions, Embeddings, Messages, Responses};
+        use Protocol::{Chat, Completions, Embeddings, Messages, Rerank, Responses};
         match (self, protocol) {
             (Self::Messages, Chat | Messages) => Self::Message,
             (Self::Tools, Chat | Messages | Responses) => Self::Tool,
@@ -159,6 +174,7 @@ impl Place {
             (Self::Input, Embeddings) => Self::InputItem,
             (Self::Input, Responses) => Self::Item,
             (Self::Content, Messages) => Self::Block,
+            (Self::Documents, Rerank) => Self::Document,
             (Self::Content, _) => Self::Part,
             (Self::ItemContent | Self::ItemOutput, _) => Self::ItemPart,
             (Self::Result, _) => Self::InnerBlock,

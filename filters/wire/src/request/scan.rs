@@ -26,6 +26,12 @@ pub enum Protocol {
     Completions,
     /// Embeddings: `input`.
     Embeddings,
+    /// Generated images: top-level members only.
+    Images,
+    /// Rerank: `query` and `documents`.
+    Rerank,
+    /// Speech: top-level members only.
+    Speech,
     /// Messages: `messages` with blocks, `system` and `tools`.
     Messages,
     /// Responses: `input`, `instructions` and `tools`.
@@ -64,6 +70,7 @@ pub struct Scan {
     pub background: Option<Member>,
     pub conversation: Option<Member>,
     pub dimensions: Option<Member>,
+    pub documents: Option<Member>,
     pub encoding_format: Option<Member>,
     pub input: Option<Member>,
     pub max_completion_tokens: Option<Member>,
@@ -74,11 +81,16 @@ pub struct Scan {
     pub n: Option<Member>,
     pub previous_response_id: Option<Member>,
     pub prompt: Option<Member>,
+    pub quality: Option<Member>,
+    pub query: Option<Member>,
+    pub response_format: Option<Member>,
+    pub size: Option<Member>,
     pub store: Option<Member>,
     pub stream: Option<Member>,
     pub stream_options: Option<Member>,
     pub tools: Option<Member>,
     pub user_id: Option<Member>,
+    pub voice: Option<Member>,
     /// The member of `stream_options`; the last one if repeated.
     pub include_usage: Option<Member>,
     /// Offset of the closing brace of `stream_options`, if that is an object.
@@ -94,9 +106,9 @@ pub struct Scan {
     /// The longest list of integers among them.
     pub longest_input_tokens: Option<InputSize>,
     /// UTF-8 bytes of the prompt after unescaping: message contents, names and arguments of tool calls, names,
-    /// descriptions and schemas of tools, `prompt`, `input`, `instructions`, `system`. A schema, and an input of a
-    /// tool that is an object, counts as it is written; an integer of a tokenised prompt counts as four bytes.
-    /// Images and other files do not count.
+    /// descriptions and schemas of tools, `prompt`, `input`, `instructions`, `system`, `query`, `documents`. A schema, and
+    /// an input of a tool that is an object, counts as it is written; an integer of a tokenised prompt counts as four
+    /// bytes. Images and other files do not count.
     pub prompt_text_bytes: u64,
     /// Image parts.
     pub images: usize,
@@ -119,6 +131,7 @@ impl Scan {
             Place::Background => &mut self.background,
             Place::Conversation => &mut self.conversation,
             Place::Dimensions => &mut self.dimensions,
+            Place::Documents => &mut self.documents,
             Place::EncodingFormat => &mut self.encoding_format,
             Place::IncludeUsage => &mut self.include_usage,
             Place::Input => &mut self.input,
@@ -130,11 +143,16 @@ impl Scan {
             Place::N => &mut self.n,
             Place::PreviousResponse => &mut self.previous_response_id,
             Place::Prompt => &mut self.prompt,
+            Place::Quality => &mut self.quality,
+            Place::Query => &mut self.query,
+            Place::ResponseFormat => &mut self.response_format,
+            Place::Size => &mut self.size,
             Place::Store => &mut self.store,
             Place::Stream => &mut self.stream,
             Place::StreamOptions => &mut self.stream_options,
             Place::Tools => &mut self.tools,
             Place::UserId => &mut self.user_id,
+            Place::Voice => &mut self.voice,
             _ => return None,
         })
     }

@@ -2,6 +2,7 @@
 
 mod dialects;
 mod embedding;
+mod rerank;
 mod syntax;
 mod vision;
 
