@@ -14,6 +14,7 @@ mod applied;
 mod attempts;
 mod backend;
 pub mod catalog;
+mod chosen;
 pub mod discover;
 mod embeddings;
 mod endpoint;
@@ -27,6 +28,7 @@ mod relay;
 mod service;
 mod settings;
 mod tokenize;
+mod verdict;
 
 pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running};
 pub use self::endpoint::ListEndpoint;

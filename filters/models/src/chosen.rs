@@ -1,0 +1,147 @@
+//! What was chosen for a request, and the patches of an attempt.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dgx_gateway_filter::body::Patch;
+use dgx_gateway_filter::facts::Principal;
+use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
+use dgx_gateway_wire::request::{Member, Scan, patch};
+
+use crate::applied::Sent;
+use crate::backend::Protocol;
+use crate::catalog::{Entry, Model, Unusable, ordered};
+use crate::embeddings;
+use crate::max_tokens::{Applied, Bounds};
+use crate::service::Models;
+use crate::tokenize;
+
+/// What was chosen for a request, once.
+pub(crate) struct Chosen {
+    pub(crate) slug: Arc<str>,
+    pub(crate) model: Arc<Model>,
+    /// Name that the answer carries.
+    pub(crate) shown: Arc<str>,
+    pub(crate) entries: Vec<Arc<Entry>>,
+    scan: Arc<Scan>,
+    name: Member,
+    sent: Sent,
+    /// What changes in an embedding request, whoever serves it.
+    embeddings: Vec<Patch>,
+    token_ceiling: Option<u32>,
+    /// Prompt tokens as a backend counted them, and its name of the model.
+    exact: Option<(Arc<str>, u64)>,
+    pub(crate) stream: bool,
+    pub(crate) client_wants_usage: bool,
+}
+
+impl Chosen {
+    /// Finds the model of a request and checks what depends on it.
+    pub(crate) fn of(
+        service: &Models,
+        protocol: Protocol,
+        scan: Arc<Scan>,
+        body: &Rope,
+        cx: &ExchangeCx<'_>,
+    ) -> Result<Self, FilterError> {
+        let principal = cx.facts.get::<Principal>();
+        let name = scan.model.clone().ok_or_else(|| FilterError::internal("a body without a model passed"))?;
+        let slug = patch::read_string(body, &name).unwrap_or_default();
+        let catalog = service.catalog.load();
+        let (found, entries) = catalog.resolve(&slug, principal, protocol).map_err(refusal)?;
+        let model = &found.model;
+        let slug: Arc<str> = slug.into();
+        let embeddings = match protocol {
+            Protocol::Embeddings => embeddings::check(&scan, body, &model.embedding)?,
+            _ => Vec::new(),
+        };
+        Ok(Self {
+            shown: model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
+            model: Arc::clone(model),
+            embeddings,
+            entries: ordered(entries, service.clock.now()),
+            sent: Sent::read(&scan, body)?,
+            token_ceiling: principal.and_then(|principal| principal.max_tokens),
+            exact: None,
+            stream: protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
+            client_wants_usage: is_true(scan.include_usage.as_ref(), body),
+            slug,
+            scan,
+            name,
+        })
+    }
+
+    /// Everything that changes in the body for one entry, in order.
+    pub(crate) fn patches(&self, entry: &Entry, protocol: Protocol) -> Result<(Vec<Patch>, Applied), FilterError> {
+        let left = self.left(entry)?;
+        let bounds = Bounds {
+            floor: self.model.min_max_tokens.max(entry.floor),
+            token_ceiling: self.token_ceiling,
+            model_ceiling: self.model.max_output_tokens,
+            left,
+        };
+        let (mut patches, applied) = match protocol {
+            Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
+            _ => self.sent.patches(&self.scan, bounds),
+        };
+        if *entry.model != *self.slug {
+            let name = serde_json::to_string(&*entry.model).unwrap_or_default();
+            patches.push(patch::replace(&self.name, Bytes::from(name)));
+        }
+        if self.stream && !self.client_wants_usage {
+            patches.push(self.ask_for_usage());
+        }
+        patches.sort_by_key(|patch| patch.range.start);
+        Ok((patches, applied))
+    }
+
+    /// Asks the first entry that counts exactly; one that does not answer costs one wait, not one per entry.
+    pub(crate) async fn count_exactly(&mut self, service: &Models, body: &Rope, protocol: Protocol) {
+        let Some(entry) = self.entries.iter().find(|entry| entry.backend.exact_tokens) else { return };
+        let count = tokenize::count(&service.client, entry, &self.scan, body, protocol).await;
+        self.exact = count.map(|count| (Arc::clone(&entry.model), count));
+    }
+
+    /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an
+    /// estimate the upstream decides.
+    fn left(&self, entry: &Entry) -> Result<Option<u64>, FilterError> {
+        let Some(window) = entry.max_model_len() else { return Ok(None) };
+        let exact = self.exact.as_ref().filter(|(model, _)| *model == entry.model).map(|(_, count)| *count);
+        let left = window.saturating_sub(exact.unwrap_or_else(|| self.scan.estimated_prompt_tokens()));
+        let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
+        if exact.is_some() && left < floor.max(1) {
+            let message = format!("The prompt does not fit the context of this model: {window} tokens.");
+            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param("messages"));
+        }
+        Ok(Some(left))
+    }
+
+    /// The gateway always asks for usage; whether the client sees it is another matter.
+    fn ask_for_usage(&self) -> Patch {
+        const ASKED: &str = "\"include_usage\":true";
+        let scan = &self.scan;
+        match (&scan.include_usage, &scan.stream_options) {
+            (Some(member), _) => patch::replace(member, Bytes::from_static(b"true")),
+            (None, Some(options)) => patch::append_stream_option(scan, ASKED)
+                .unwrap_or_else(|| patch::replace(options, Bytes::from(format!("{{{ASKED}}}")))),
+            (None, None) => patch::append_member(scan, &format!("\"stream_options\":{{{ASKED}}}")),
+        }
+    }
+}
+
+fn refusal(unusable: Unusable) -> FilterError {
+    match unusable {
+        Unusable::NotAvailable => {
+            FilterError::client(ErrorCode::ModelNotInAllowlist, "This model is not available. See GET /v1/models.")
+                .param("model")
+        }
+        Unusable::NoBackend => {
+            FilterError::client(ErrorCode::InvalidField, "No backend of this model serves this endpoint.")
+                .param("model")
+        }
+    }
+}
+
+fn is_true(member: Option<&Member>, body: &Rope) -> bool {
+    member.is_some_and(|member| *body.read(member.value.clone()) == *b"true")
+}

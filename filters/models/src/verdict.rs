@@ -1,0 +1,144 @@
+//! Judging what an attempt came to.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
+use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
+use dgx_gateway_wire::answer::rewrite_body;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::attempts::Came;
+use crate::filter::ModelsExchange;
+use crate::judge;
+use crate::relay::Relay;
+
+/// Longest whole answer that is held: a thousand embeddings or a few images fit.
+const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+impl ModelsExchange {
+    /// Notes what the current attempt came to.
+    fn came(&mut self, came: Came) {
+        let Some((chosen, entry)) = self.serving() else { return };
+        let label = Arc::clone(&entry.backend.label);
+        self.service.metrics.attempt(&label, &chosen.model.alias, came);
+        // a response that turned out to be of no use is still the one attempt that it was
+        if !std::mem::replace(&mut self.told, true) {
+            self.attempts.push(&label, came);
+        }
+    }
+
+    pub(crate) fn judge_head(&mut self, head: &ResponseHead) -> Verdict {
+        if let Some((_, entry)) = self.serving() {
+            entry.history.reached();
+            entry.backend.set_up(true);
+        }
+        if !head.status.is_success() {
+            return if judge::needs_body(head.status) {
+                Verdict::ReadBody { max_bytes: judge::MAX_ERROR_BYTES }
+            } else {
+                self.judge_status(head.status, &head.headers, &[])
+            };
+        }
+        let stream = self.chosen.as_ref().is_some_and(|chosen| chosen.stream);
+        if stream && is_event_stream(&head.headers) {
+            self.came(Came::Status(head.status.as_u16()));
+            if let Some((chosen, _)) = self.serving() {
+                self.relay = Some(Relay::new(Arc::clone(&chosen.shown), chosen.client_wants_usage));
+            }
+            return Verdict::Relay;
+        }
+        Verdict::ReadBody { max_bytes: MAX_ANSWER_BYTES }
+    }
+
+    pub(crate) fn judge_body(&mut self, head: &ResponseHead, body: &Bytes, complete: bool) -> Verdict {
+        if !head.status.is_success() {
+            return self.judge_status(head.status, &head.headers, body);
+        }
+        self.came(Came::Status(head.status.as_u16()));
+        let Some((chosen, _)) = self.serving() else { return Verdict::Next };
+        if !complete {
+            return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
+        }
+        match rewrite_body(body, &chosen.shown) {
+            Ok(_) if chosen.stream => self.next_or(|| judge::last_failure(AttemptFailure::Reset)),
+            Ok(answer) => {
+                self.answer = Some(answer);
+                Verdict::Relay
+            }
+            Err(error) => {
+                let status = error
+                    .status
+                    .and_then(|status| StatusCode::from_u16(status).ok())
+                    .unwrap_or(StatusCode::BAD_GATEWAY);
+                self.judge_meaning(status, &head.headers, body)
+            }
+        }
+    }
+
+    fn judge_status(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
+        self.came(Came::Status(status.as_u16()));
+        self.judge_meaning(status, headers, body)
+    }
+
+    fn judge_meaning(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
+        let Some((chosen, entry)) = self.serving() else { return Verdict::Next };
+        if matches!(status.as_u16(), 402 | 429) {
+            entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
+        }
+        tracing::debug!(
+            backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
+            "a backend refused"
+        );
+        let sanitizer = self.service.sanitizer.load();
+        match judge::status(status, headers, body, |body| sanitizer.message(body, &entry.model, &chosen.slug)) {
+            Verdict::Next => self.next_or(|| judge::last_status(status, headers)),
+            verdict => verdict,
+        }
+    }
+
+    pub(crate) fn judge_failure(&mut self, failure: AttemptFailure) -> Verdict {
+        // the attempt has been counted, and nothing brings another one
+        if let Some(relay) = self.relay.as_ref().filter(|relay| relay.left()) {
+            return if relay.complete() {
+                Verdict::Relay
+            } else {
+                Verdict::Fail(Box::new(judge::last_failure(failure)))
+            };
+        }
+        self.came(Came::Failed(failure));
+        if let Some((_, entry)) = self.serving()
+            && failure == AttemptFailure::Connect
+        {
+            entry.history.unreachable(self.service.clock.now());
+            entry.backend.set_up(false);
+        }
+        match judge::failure(failure) {
+            Verdict::Next => self.next_or(|| judge::last_failure(failure)),
+            verdict => verdict,
+        }
+    }
+
+    /// The next entry, or the answer when there is none left.
+    fn next_or(&self, last: impl FnOnce() -> FilterError) -> Verdict {
+        match &self.chosen {
+            Some(chosen) if self.current + 1 < chosen.entries.len() => Verdict::Next,
+            _ => Verdict::Fail(Box::new(last())),
+        }
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// Everything was tried: a client that retries at once would only repeat it.
+pub(crate) fn tell_not_to_retry(verdict: &Verdict, headers: &mut HeaderMap) {
+    use ErrorCode::{UpstreamError, UpstreamTimeout, UpstreamUnavailable};
+    if let Verdict::Fail(error) = verdict
+        && matches!(error.code, UpstreamError | UpstreamTimeout | UpstreamUnavailable)
+    {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+}
