@@ -30,6 +30,16 @@ impl Sent {
         })
     }
 
+    /// The most that one attempt asks for; `None` when it asks for no number.
+    pub(crate) fn most(&self, bounds: Bounds) -> Option<u64> {
+        let effective = |value: u64| match bounds.apply(value) {
+            Applied::Clamped(new) | Applied::Floored(new) => new,
+            Applied::Unchanged => value,
+        };
+        let sent = [&self.max_tokens, &self.max_completion_tokens].into_iter().flatten();
+        sent.map(|(_, value)| effective(*value)).max().or_else(|| bounds.absent())
+    }
+
     /// The patches for one attempt, and what the headers say about them.
     pub(crate) fn patches(&self, scan: &Scan, bounds: Bounds) -> (Vec<Patch>, Applied) {
         let mut patches = Vec::new();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
-use dgx_gateway_filter::facts::Principal;
+use dgx_gateway_filter::facts::{Principal, WorstCase};
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
 use dgx_gateway_wire::request::{Member, Scan, patch};
 
@@ -14,7 +14,7 @@ use crate::catalog::{Entry, Model, Unusable, ordered};
 use crate::embeddings;
 use crate::max_tokens::{Applied, Bounds};
 use crate::service::Models;
-use crate::tokenize;
+use crate::{tokenize, worst_case};
 
 /// What was chosen for a request, once.
 pub(crate) struct Chosen {
@@ -71,15 +71,29 @@ impl Chosen {
         })
     }
 
-    /// Everything that changes in the body for one entry, in order.
-    pub(crate) fn patches(&self, entry: &Entry, protocol: Protocol) -> Result<(Vec<Patch>, Applied), FilterError> {
-        let left = self.left(entry)?;
-        let bounds = Bounds {
+    /// The most that the call may use, whichever entry serves it.
+    pub(crate) fn worst_case(&self, protocol: Protocol, body: &Rope) -> WorstCase {
+        let most = |entry: &Arc<Entry>| self.sent.most(self.bounds(entry, self.left(entry).ok().flatten()));
+        let output = (protocol != Protocol::Embeddings).then(|| worst_case::Output {
+            max_tokens: self.entries.iter().filter_map(most).max(),
+            model_ceiling: self.model.max_output_tokens,
+            choices: worst_case::choices(self.scan.n.as_ref(), body),
+        });
+        worst_case::of(body, output)
+    }
+
+    fn bounds(&self, entry: &Entry, left: Option<u64>) -> Bounds {
+        Bounds {
             floor: self.model.min_max_tokens.max(entry.floor),
             token_ceiling: self.token_ceiling,
             model_ceiling: self.model.max_output_tokens,
             left,
-        };
+        }
+    }
+
+    /// Everything that changes in the body for one entry, in order.
+    pub(crate) fn patches(&self, entry: &Entry, protocol: Protocol) -> Result<(Vec<Patch>, Applied), FilterError> {
+        let bounds = self.bounds(entry, self.left(entry)?);
         let (mut patches, applied) = match protocol {
             Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
             _ => self.sent.patches(&self.scan, bounds),

@@ -29,6 +29,7 @@ mod service;
 mod settings;
 mod tokenize;
 mod verdict;
+mod worst_case;
 
 pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running};
 pub use self::endpoint::ListEndpoint;
