@@ -50,11 +50,12 @@ impl Rate {
         Self::from_micro_units(capacity.into(), u64::from(per_minute) * MICROS / 60)
     }
 
-    /// A minute's worth at once, and as much per minute; at most [`MAX_TOKENS_PER_MINUTE`].
+    /// A minute's worth at once, and as much per minute; at most [`MAX_TOKENS_PER_MINUTE`]. The refill is rounded up
+    /// to micro-units per second, so that an empty bucket is full in a minute: a token more in eleven days.
     #[must_use]
     pub fn tokens_per_minute(tokens: u64) -> Self {
         let tokens = tokens.min(MAX_TOKENS_PER_MINUTE);
-        Self::from_micro_units(tokens, tokens * MICROS / 60)
+        Self::from_micro_units(tokens, (tokens * MICROS).div_ceil(60))
     }
 
     /// The share of one of several processes; of the capacity at least 1.
@@ -139,8 +140,8 @@ pub struct Ticket {
     pub units: u64,
     /// Which bucket it was: one that was full is forgotten, and a later one of the same key owes it nothing.
     pub born: u64,
-    /// What had spilled by then.
-    pub spilled: u64,
+    /// What had spilled by then, in parts.
+    pub(crate) spilled: i128,
 }
 
 /// Microseconds since an origin that all readings of one map share.
@@ -152,10 +153,10 @@ struct Bucket {
     rate: Rate,
     /// Level; negative after calls that used more than they had reserved.
     parts: i128,
-    /// Units that reservations may still bring back; together with the level at most the capacity.
-    held: u64,
-    /// Units of reservations that will not come back, because the refill took their place.
-    spilled: u64,
+    /// Parts that reservations may still bring back; together with the level at most the capacity.
+    held: i128,
+    /// Parts of reservations that will not come back, because the refill took their place.
+    spilled: i128,
     born: u64,
     filled_at: Micros,
 }
@@ -179,8 +180,7 @@ impl Bucket {
         if self.held == 0 {
             return;
         }
-        let level = whole_units(self.parts + PARTS_PER_UNIT - 1);
-        let over = (level + self.held).saturating_sub(self.rate.capacity).min(self.held);
+        let over = (self.parts + self.held - self.rate.capacity_parts()).max(0);
         self.held -= over;
         self.spilled = self.spilled.saturating_add(over);
     }
@@ -215,19 +215,22 @@ impl Bucket {
 
     fn try_reserve(&mut self, units: u64, rate: Rate, now: Micros) -> Result<(Taken, Ticket), Refused> {
         let taken = self.try_take(units, rate, now)?;
-        self.held += units;
+        self.held += parts(units);
         Ok((taken, Ticket { units, born: self.born, spilled: self.spilled }))
     }
 
     /// Ends a reservation: brings back what was not used, and takes what was used beyond it.
     fn settle(&mut self, ticket: Ticket, used: u64, rate: Rate, now: Micros) {
         self.bring_up_to_date(rate, now);
-        let gone = if ticket.born == self.born { self.spilled.saturating_sub(ticket.spilled) } else { u64::MAX };
-        let held = ticket.units.saturating_sub(gone);
-        let back = ticket.units.saturating_sub(used).min(held);
+        let mine = if ticket.born == self.born {
+            parts(ticket.units).saturating_sub((self.spilled - ticket.spilled).max(0)).max(0)
+        } else {
+            0
+        };
+        let back = parts(ticket.units.saturating_sub(used)).min(mine);
         let beyond = used.saturating_sub(ticket.units).min(MAX_DEBT * rate.capacity);
-        self.held = self.held.saturating_sub(held);
-        let level = (self.parts + parts(back)).min(rate.capacity_parts()) - parts(beyond);
+        self.held = (self.held - mine).max(0);
+        let level = (self.parts + back).min(rate.capacity_parts()) - parts(beyond);
         self.parts = level.max(-parts(MAX_DEBT * rate.capacity));
     }
 }

@@ -94,6 +94,14 @@ impl BucketMap {
         self.with_bucket(key, rate, now, |bucket, now| bucket.settle(ticket, used, rate, now));
     }
 
+    /// Forgets a bucket, as it happens to one that is full.
+    #[cfg(test)]
+    pub(crate) fn forget(&self, key: &Key) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).buckets.remove(key);
+        }
+    }
+
     fn with_bucket<T>(
         &self,
         key: &Key,

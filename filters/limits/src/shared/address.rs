@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use redis::Client;
+use redis::{Client, ConnectionAddr};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
@@ -32,7 +32,11 @@ impl StoreAddress {
         if !known {
             return Err(NotAnAddress);
         }
-        Client::open(self.0.as_str()).map_err(|_| NotAnAddress)
+        let client = Client::open(self.0.as_str()).map_err(|_| NotAnAddress)?;
+        match client.get_connection_info().addr() {
+            ConnectionAddr::TcpTls { insecure: true, .. } => Err(NotAnAddress), // a store behind nobody's certificate
+            _ => Ok(client),
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::bucket::{Key, PARTS_PER_UNIT, Rate, Refused, Taken, Ticket};
 use crate::events::LimitKind;
 
+const PARTS_PER_MICRO_UNIT: i128 = 1_000_000;
+
 /// What all keys begin with.
 const PREFIX: &str = "dgx-gateway:limits:";
 
@@ -34,8 +36,19 @@ pub(crate) struct Grant {
     pub(crate) ticket: Ticket,
 }
 
-/// Admitted or not, level (units, micro-units, parts), born, spilled.
-type Raw = (i64, i64, i64, i64, u64, u64);
+/// An amount as the script counts: units, micro-units, parts.
+type Amount = (i64, i64, i64);
+/// Admitted or not, level, born, spilled.
+type Raw = (i64, i64, i64, i64, u64, i64, i64, i64);
+
+fn parts((units, micro_units, rest): Amount) -> i128 {
+    i128::from(units) * PARTS_PER_UNIT + i128::from(micro_units) * PARTS_PER_MICRO_UNIT + i128::from(rest)
+}
+
+fn amount(parts: i128) -> [i128; 3] {
+    let (units, rest) = (parts.div_euclid(PARTS_PER_UNIT), parts.rem_euclid(PARTS_PER_UNIT));
+    [units, rest / PARTS_PER_MICRO_UNIT, rest % PARTS_PER_MICRO_UNIT]
+}
 
 impl BucketScript {
     pub(super) fn new() -> Self {
@@ -65,15 +78,16 @@ impl BucketScript {
         let mut call = self.0.key(key);
         call.arg(word).arg(rate.capacity()).arg(whole).arg(micro).arg(units);
         if let Step::Settle(ticket, used) = step {
-            call.arg(used).arg(ticket.born).arg(ticket.spilled);
+            call.arg(used).arg(ticket.born);
+            for number in amount(ticket.spilled) {
+                call.arg(number);
+            }
         }
         for number in more {
             call.arg(number);
         }
-        let (admitted, whole_units, micro_units, rest, born, spilled): Raw = call.invoke_async(connection).await?;
-        let level = i128::from(whole_units) * PARTS_PER_UNIT
-            + i128::from(micro_units) * 1_000_000
-            + i128::from(rest);
+        let (admitted, l0, l1, l2, born, s0, s1, s2): Raw = call.invoke_async(connection).await?;
+        let (level, spilled) = (parts((l0, l1, l2)), parts((s0, s1, s2)));
         Ok(if admitted == 1 {
             Ok(Grant { taken: rate.taken(level), ticket: Ticket { units, born, spilled } })
         } else {
