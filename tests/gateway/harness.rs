@@ -40,6 +40,12 @@ pub(crate) struct Setup {
     routes: Vec<Value>,
     backends: Vec<Value>,
     models: Vec<Value>,
+    /// Further top-level keys.
+    more: serde_json::Map<String, Value>,
+    /// Tokens file.
+    tokens: Option<Value>,
+    /// Variables; an empty one is not set.
+    variables: Vec<(&'static str, String)>,
 }
 
 /// A backend of a setup: its id is also its label.
@@ -56,7 +62,16 @@ pub(crate) fn model(alias: &str, route: &[(&str, &str)]) -> Value {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { server: json!({"threads": 2}), stream: json!({}), routes: vec![], backends: vec![], models: vec![] }
+        Self {
+            server: json!({"threads": 2}),
+            stream: json!({}),
+            routes: vec![],
+            backends: vec![],
+            models: vec![],
+            more: serde_json::Map::new(),
+            tokens: None,
+            variables: vec![],
+        }
     }
 
     /// One backend `first` with one model `m`, known there as `upstream-name-of-m`.
@@ -79,6 +94,24 @@ impl Setup {
 
     pub(crate) fn stream(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.stream[key] = value.into();
+        self
+    }
+
+    /// A top-level key of a plug-in.
+    pub(crate) fn section(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// The content of `auth/tokens.yaml`.
+    pub(crate) fn tokens(mut self, tokens: Value) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Sets a variable, or with an empty value removes one that is set otherwise.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
         self
     }
 
@@ -118,10 +151,14 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("conf")).unwrap();
         let write = |name: &str, content: &Value| std::fs::write(dir.path().join(name), content.to_string()).unwrap();
-        write(
-            "conf/gateway.yaml",
-            &json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends}),
-        );
+        let mut gateway =
+            json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends});
+        gateway.as_object_mut().unwrap().extend(self.more.clone());
+        write("conf/gateway.yaml", &gateway);
+        if let Some(tokens) = &self.tokens {
+            std::fs::create_dir(dir.path().join("auth")).unwrap();
+            write("auth/tokens.yaml", tokens);
+        }
         write("conf/models.yaml", &json!({"version": 1, "models": self.models}));
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let (addr, admin) = free_addrs();
@@ -136,6 +173,7 @@ impl Setup {
             .env("RUST_API_BEARER", BEARER)
             .env("RATE_LIMIT_PER_SECOND", "1000")
             .env("RATE_LIMIT_BURST", "100000")
+            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use serde_json::Value;
 
 /// Headers that an answer may carry; everything else would come from an upstream or the engine.
-const ALLOWED: [&str; 29] = [
+const ALLOWED: [&str; 32] = [
     "allow",
     "cache-control",
     "connection",
@@ -31,8 +31,11 @@ const ALLOWED: [&str; 29] = [
     "www-authenticate",
     "x-accel-buffering",
     "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
     "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
     "x-request-id",
     "x-rust-api-applied",
     "x-should-retry",
