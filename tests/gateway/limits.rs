@@ -3,9 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{
-    Answer, BEARER, Client, Gateway, Setup, Stage, chunk_of_stream, finish_of_stream, soon, until,
-};
+use crate::harness::{Answer, BEARER, Client, Gateway, Setup, Stage, chunk_of_stream, finish_of_stream, soon, until};
 
 const UPSTREAM: &str = "upstream-name-of-m";
 
@@ -26,8 +24,7 @@ fn chat(bytes: usize, max_tokens: u64, stream: bool) -> String {
 }
 
 fn rate_headers(answer: &Answer, kind: &str) -> [Option<String>; 3] {
-    ["limit", "remaining", "reset"]
-        .map(|part| answer.header(&format!("x-ratelimit-{part}-{kind}")).map(str::to_owned))
+    ["limit", "remaining", "reset"].map(|part| answer.header(&format!("x-ratelimit-{part}-{kind}")).map(str::to_owned))
 }
 
 fn remaining(answer: &Answer, kind: &str) -> u64 {
@@ -113,7 +110,8 @@ async fn a_call_that_does_not_fit_is_refused_before_the_upstream_hears_of_it() {
     assert_eq!(refused.json()["error"]["type"], "rate_limit_error");
     assert_eq!(refused.header("x-ratelimit-limit-tokens"), Some("600"));
     assert!(remaining(&refused, "tokens") < 200);
-    let [seconds, millis] = ["retry-after", "retry-after-ms"].map(|name| refused.header(name).unwrap().parse().unwrap());
+    let [seconds, millis] =
+        ["retry-after", "retry-after-ms"].map(|name| refused.header(name).unwrap().parse().unwrap());
     let _: (u64, u64) = (seconds, millis);
     assert!(seconds <= 20 && millis <= 20_000 && seconds == millis.div_ceil(1000), "{seconds} {millis}");
     assert_eq!(refused.header("x-should-retry"), None);

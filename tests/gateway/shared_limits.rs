@@ -81,6 +81,12 @@ async fn three_gateways_share_one_limit_and_survive_the_loss_of_the_store() {
         closed.is_error(503, "service_overloaded", "");
         assert_eq!((closed.header("retry-after"), closed.header("retry-after-ms")), (Some("5"), Some("5000")));
     }
+    // so is a failed authentication that cannot be counted there, and only there
+    for (path, status) in [("/v1/info", 503), ("/v1/models", 401)] {
+        let mut client = gateways[0].client().await;
+        client.raw.send_head(&Method::GET, path, &[("authorization", "Bearer guess")]).await.unwrap();
+        assert_eq!(client.answer().await.status, status, "{path}");
+    }
     let metrics = gateways[0].metrics().await;
     assert_eq!(metrics.value("dgx_gateway_rate_limit_store_up"), 0.0);
     assert!(metrics.value(r#"dgx_gateway_rate_limit_store_failures_total{cause="open"}"#) > 0.0);
@@ -98,7 +104,8 @@ async fn three_gateways_share_one_limit_and_survive_the_loss_of_the_store() {
 async fn tokens_and_failures_are_shared_too() {
     let server = RedisServer::start().await.unwrap();
     let mut stage = Stage::open().await;
-    let tokens = json!({"version": 1, "tokens": [], "tenants": [{"id": "default", "limits": {"tokens_per_minute": 1000}}]});
+    let tokens =
+        json!({"version": 1, "tokens": [], "tenants": [{"id": "default", "limits": {"tokens_per_minute": 1000}}]});
     let one = setup(&stage, &server.url()).tokens(tokens.clone()).start().await;
     let two = setup(&stage, &server.url()).tokens(tokens).start().await;
     until_shared(&one, true).await;
@@ -161,4 +168,24 @@ async fn a_store_that_never_answers_delays_no_request() {
     // one wait of 250 ms for each would be 5 s
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     client.get("/v1/models").await.is_error(429, "rate_limit_exceeded", "");
+}
+
+#[test]
+fn the_check_asks_no_store_and_shows_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("conf")).unwrap();
+    let check = |store: &str| {
+        let limits = json!({"limits": {"store": store}});
+        std::fs::write(folder.path().join("conf/gateway.yaml"), limits.to_string()).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_dgx-gateway"));
+        let output = command.arg("check").env_clear().current_dir(folder.path()).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    };
+    // nothing listens on port 1
+    assert_eq!(check("redis://someone:hunter2@127.0.0.1:1/0").0, true);
+    for store in ["redis://someone:hunter2@host:notaport", "http://someone:hunter2@host"] {
+        let (valid, said) = check(store);
+        assert!(!valid && said.contains("limits.store") && !said.contains("hunter2"), "{said}");
+    }
 }

@@ -27,9 +27,8 @@ impl FailureRules {
     /// The rule of a route, by its path: the longest prefix of whole segments.
     #[must_use]
     pub fn of(&self, route: &str) -> StoreFailure {
-        let is_under = |prefix: &str| {
-            route.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
+        let is_under =
+            |prefix: &str| route.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         self.by_prefix.iter().find(|(prefix, _)| is_under(prefix)).map_or(self.otherwise, |(_, rule)| *rule)
     }
 }

@@ -79,8 +79,7 @@ impl Exchange for TokensExchange {
         let limits = cx.facts.get::<TenantLimits>().ok_or_else(|| FilterError::internal("no limits were stated"))?;
         let Some(per_minute) = limits.tokens_per_minute else { return Ok(Flow::Continue) };
         let principal = cx.facts.get::<Principal>().ok_or_else(|| FilterError::internal("no principal was stated"))?;
-        let worst =
-            *cx.facts.get::<WorstCase>().ok_or_else(|| FilterError::internal("no worst case was stated"))?;
+        let worst = *cx.facts.get::<WorstCase>().ok_or_else(|| FilterError::internal("no worst case was stated"))?;
         let shows = !principal.rate_limit_bypass;
         let rate = Rate::tokens_per_minute(per_minute);
         let asked = self.limits.asked(key(&principal.tenant_id), rate, &cx.request.route);

@@ -15,7 +15,8 @@ const START: Duration = Duration::from_secs(20);
 /// How often a start is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 /// Runs the server until standard input ends, which it does with the test process, too. Says its process id.
-const WATCHED: &str = r#"redis-server "$@" >/dev/null & echo $!; cat >/dev/null; kill -9 $!; wait $! 2>/dev/null; exit 0"#;
+const WATCHED: &str =
+    r#"redis-server "$@" >/dev/null & echo $!; cat >/dev/null; kill -9 $!; wait $! 2>/dev/null; exit 0"#;
 
 /// A Redis server. It is killed when dropped.
 pub struct RedisServer {

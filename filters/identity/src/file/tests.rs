@@ -1,3 +1,4 @@
+use dgx_gateway_filter::facts::TenantLimits;
 use std::time::{Duration, SystemTime};
 
 use rust_decimal::Decimal;

@@ -102,13 +102,7 @@ impl BucketMap {
         }
     }
 
-    fn with_bucket<T>(
-        &self,
-        key: &Key,
-        rate: Rate,
-        now: Instant,
-        act: impl FnOnce(&mut Bucket, Micros) -> T,
-    ) -> T {
+    fn with_bucket<T>(&self, key: &Key, rate: Rate, now: Instant, act: impl FnOnce(&mut Bucket, Micros) -> T) -> T {
         let now = Micros::try_from(now.saturating_duration_since(self.origin).as_micros()).unwrap_or(Micros::MAX);
         let shards = u64::try_from(self.shards.len()).unwrap_or(1).max(1);
         let index = usize::try_from(self.hasher.hash_one(key) % shards).unwrap_or(0);

@@ -295,7 +295,12 @@ struct Call {
 
 fn calls() -> impl Strategy<Value = Call> {
     (1u64..60, 0.0f64..=1.0, 0usize..4).prop_map(|(reserves, part, lasts)| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "small"
+        )]
         let uses = (reserves as f64 * part) as u64;
         Call { reserves, uses, lasts }
     })

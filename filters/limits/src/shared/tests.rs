@@ -62,12 +62,7 @@ impl Both {
     }
 
     /// One step in both; the answers have to be the same. Reservations give both tickets.
-    async fn step(
-        &mut self,
-        step: [Step; 2],
-        rate: Rate,
-        at_micros: u64,
-    ) -> Result<Option<(Ticket, Ticket)>, Refused> {
+    async fn step(&mut self, step: [Step; 2], rate: Rate, at_micros: u64) -> Result<Option<(Ticket, Ticket)>, Refused> {
         // the store's clock does not begin at 0: neither the seconds nor the microseconds are round
         let clock = 1_700_000_000_900_001 + at_micros;
         let more = [clock / 1_000_000, clock % 1_000_000];
@@ -187,7 +182,10 @@ fn acts() -> impl Strategy<Value = Act> {
 fn the_script_does_what_the_local_bucket_does() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server = runtime.block_on(RedisServer::start()).unwrap();
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) });
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(300)
+    });
     let number = std::cell::Cell::new(0);
     let pauses = prop_oneof![Just(0u64), 0u64..2_000_000, 0u64..200_000_000];
     let strategy = (rates(), prop::collection::vec((pauses, acts()), 1..40));
@@ -445,6 +443,23 @@ async fn a_store_that_refuses_to_write_does_not_count_as_up() {
     world.until_up(false).await;
     redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut connection).await.unwrap();
     world.until_up(true).await;
+}
+
+#[tokio::test]
+async fn a_user_with_the_documented_permissions_is_enough() {
+    let server = RedisServer::start().await.unwrap();
+    let mut connection = connection(&server).await;
+    let rules = "on >hunter2 ~dgx-gateway:limits:* -@all +evalsha +eval +script|load +time +get +set +del +ping";
+    let mut command = redis::cmd("ACL");
+    command.arg("SETUSER").arg("gate").arg(rules.split(' ').collect::<Vec<_>>());
+    command.exec_async(&mut connection).await.unwrap();
+    let world = World::new(&server.url().replace("redis://", "redis://gate:hunter2@"));
+    world.until_up(true).await;
+    assert_eq!(take(&world.limits(), asked(StoreFailure::Closed)).await, Ok(3));
+    assert_eq!(world.metric(&format!("{FAILURES}{{cause=\"refused\"}}")), 0.0);
+    let wrong = World::new(&server.url().replace("redis://", "redis://gate:wrong@"));
+    wrong.until_up(false).await;
+    assert_eq!(take(&wrong.limits(), asked(StoreFailure::Closed)).await, Err(NotTaken::StoreDown));
 }
 
 #[test]
