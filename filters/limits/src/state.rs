@@ -16,11 +16,11 @@ use crate::events::{LimitKind, Refusals};
 use crate::shared::SharedStore;
 
 /// Buckets of bearers. Only known tokens have one, so this is far above any real catalog (10,000 tokens). Full, the
-/// map takes about 20 MiB.
+/// map takes about 30 MiB.
 const MAX_BEARERS: usize = 131_072;
 
 /// Buckets of addresses, for failures and for public pages each. An attacker chooses the addresses: this bounds the
-/// memory to about 10 MiB each, and [`BucketMap`] says what happens beyond it.
+/// memory to about 15 MiB each, and [`BucketMap`] says what happens beyond it.
 const MAX_ADDRESSES: usize = 65_536;
 
 /// Buckets of tenants. Only tenants of the catalog have one.

@@ -388,7 +388,7 @@ proptest! {
         steps in prop::collection::vec((0u64..3_000_000).prop_map(Duration::from_micros), 1..12),
         tries in 1u64..12,
     ) {
-        let rate = Rate { capacity: u64::from(burst), micro_units_per_second };
+        let rate = Rate { capacity: burst, micro_units_per_second };
         let admitted = admitted_per_step(rate, &steps, 4, tries);
         for first in 0..steps.len() {
             for last in first..steps.len() {

@@ -36,7 +36,7 @@ const PROVEN_AFTER: Duration = Duration::from_secs(10);
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 
 /// The store did not carry out a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Unavailable;
 
 /// The way to the store, shared by all that use it.
