@@ -208,7 +208,7 @@ fn check_store(
         Ok(None) => (from_file?, "limits.store"),
         Ok(Some(url)) => (StoreAddress::new(url), VARIABLE),
         Err(_) => {
-            problems.push(Problem::at("DGX_GATEWAY_REDIS_URL_FILE", "names a file that cannot be read"));
+            problems.push(Problem::at(format!("{VARIABLE}_FILE"), "names a file that cannot be read"));
             return None;
         }
     };
