@@ -17,7 +17,7 @@ pub struct StoreAddress(String);
 pub(crate) struct NotAnAddress;
 
 impl StoreAddress {
-    /// From any source; [`Self::client`] tells whether it is valid.
+    /// From any source. Whether it is valid is found out by the check of the settings.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self(url.into())
