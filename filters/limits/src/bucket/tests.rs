@@ -294,7 +294,7 @@ struct Call {
 }
 
 fn calls() -> impl Strategy<Value = Call> {
-    (1u64..60, 0.0f64..=1.0, 0usize..4).prop_map(|(reserves, part, lasts)| {
+    (1u64..150, prop_oneof![Just(0.0), 0.0f64..=1.0], 0usize..6).prop_map(|(reserves, part, lasts)| {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -308,14 +308,27 @@ fn calls() -> impl Strategy<Value = Call> {
 
 const THREADS: usize = 64;
 
+/// A pause, and how many threads make a call after it. Where few do, the bucket fills up while calls still run.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    pause: Duration,
+    callers: usize,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pause = prop_oneof![Just(0u64), 0u64..3_000_000].prop_map(Duration::from_micros);
+    let callers = prop_oneof![Just(0), 1usize..6, Just(THREADS)];
+    prop::collection::vec((pause, callers).prop_map(|(pause, callers)| Step { pause, callers }), 1..10)
+}
+
 /// Lets 64 threads make calls at the same instants, which end some steps later; returns the tokens that the calls
 /// admitted at each instant turned out to use, and what is left once all have ended.
-fn used_per_step(rate: Rate, steps: &[Duration], calls: &[Call]) -> (Vec<u64>, u64) {
+fn used_per_step(rate: Rate, steps: &[Step], calls: &[Call]) -> (Vec<u64>, u64) {
     let start = Instant::now();
     let (map, barrier) = (new_map(100, start), Barrier::new(THREADS));
     let worker = |thread: usize| {
         let (mut now, mut running, mut used) = (start, Vec::new(), vec![0; steps.len()]);
-        for (step, pause) in steps.iter().enumerate() {
+        for (step, Step { pause, callers }) in steps.iter().enumerate() {
             now += *pause;
             barrier.wait();
             running.retain(|(ends, ticket, call): &(usize, Ticket, Call)| {
@@ -325,7 +338,9 @@ fn used_per_step(rate: Rate, steps: &[Duration], calls: &[Call]) -> (Vec<u64>, u
                 *ends > step
             });
             let call = calls[(thread * 7 + step * 13) % calls.len()];
-            if let Ok((_, ticket)) = map.try_reserve(&ALICE, call.reserves.min(rate.capacity()), rate, now) {
+            if thread < *callers
+                && let Ok((_, ticket)) = map.try_reserve(&ALICE, call.reserves.min(rate.capacity()), rate, now)
+            {
                 let uses = call.uses.min(ticket.units);
                 used[step] += uses;
                 running.push((step + call.lasts, ticket, Call { uses, ..call }));
@@ -341,26 +356,26 @@ fn used_per_step(rate: Rate, steps: &[Duration], calls: &[Call]) -> (Vec<u64>, u
         let workers: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || worker(thread))).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
-    let end = start + steps.iter().sum::<Duration>();
+    let end = start + steps.iter().map(|step| step.pause).sum::<Duration>();
     let left = map.try_take(&ALICE, 0, rate, end).map_or(0, |taken| taken.remaining);
     ((0..steps.len()).map(|step| per_thread.iter().map(|used| used[step]).sum()).collect(), left)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn never_uses_more_than_capacity_plus_rate_times_time_over_any_window(
-        capacity in 1u64..400,
-        micro_units_per_second in 1u64..50_000_000,
-        steps in prop::collection::vec((0u64..3_000_000).prop_map(Duration::from_micros), 1..10),
+        capacity in 1u64..200,
+        micro_units_per_second in 1u64..200_000_000,
+        steps in steps(),
         calls in prop::collection::vec(calls(), 1..40),
     ) {
         let rate = Rate { capacity, micro_units_per_second };
         let (used, _) = used_per_step(rate, &steps, &calls);
         for first in 0..steps.len() {
             for last in first..steps.len() {
-                let window: Duration = steps[first + 1..=last].iter().sum();
+                let window: Duration = steps[first + 1..=last].iter().map(|step| step.pause).sum();
                 let sum: u64 = used[first..=last].iter().sum();
                 let most = u128::from(capacity) * 1_000_000_000_000
                     + window.as_micros() * u128::from(micro_units_per_second);
@@ -377,7 +392,7 @@ proptest! {
     ) {
         // time stands still, so what is left is the capacity less what was used
         let rate = Rate { capacity, micro_units_per_second: 1_000_000 };
-        let (used, left) = used_per_step(rate, &vec![Duration::ZERO; steps], &calls);
+        let (used, left) = used_per_step(rate, &vec![Step { pause: Duration::ZERO, callers: THREADS }; steps], &calls);
         prop_assert_eq!(left, capacity - used.iter().sum::<u64>());
     }
 
