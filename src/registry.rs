@@ -29,6 +29,7 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_guard::Body>()
         .filter::<dgx_gateway_models::Route>()
         .filter::<dgx_gateway_guard::Content>()
+        .filter::<dgx_gateway_limits::Tokens>()
         .endpoint::<dgx_gateway_discovery::Health>()
         .endpoint::<dgx_gateway_discovery::Pages>()
         .endpoint::<dgx_gateway_models::ListEndpoint>()

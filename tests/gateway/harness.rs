@@ -41,7 +41,12 @@ pub(crate) struct Setup {
     backends: Vec<Value>,
     models: Vec<Value>,
     catalog: Value,
+    /// Further top-level keys.
+    more: serde_json::Map<String, Value>,
+    /// Tokens file.
     tokens: Option<Value>,
+    /// Variables; an empty one is not set.
+    variables: Vec<(&'static str, String)>,
 }
 
 /// A backend of a setup: its id is also its label.
@@ -65,7 +70,9 @@ impl Setup {
             backends: vec![],
             models: vec![],
             catalog: json!({"version": 1}),
+            more: serde_json::Map::new(),
             tokens: None,
+            variables: vec![],
         }
     }
 
@@ -92,6 +99,24 @@ impl Setup {
         self
     }
 
+    /// A top-level key of a plug-in.
+    pub(crate) fn section(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// The content of `auth/tokens.yaml`.
+    pub(crate) fn tokens(mut self, tokens: Value) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Sets a variable, or with an empty value removes one that is set otherwise.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
     pub(crate) fn route(mut self, route: Value) -> Self {
         self.routes.push(route);
         self
@@ -110,12 +135,6 @@ impl Setup {
     /// A further key of the models file.
     pub(crate) fn catalog(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.catalog[key] = value.into();
-        self
-    }
-
-    /// The file of tokens.
-    pub(crate) fn tokens(mut self, tokens: Value) -> Self {
-        self.tokens = Some(tokens);
         self
     }
 
@@ -140,10 +159,10 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("conf")).unwrap();
         let write = |name: &str, content: &Value| std::fs::write(dir.path().join(name), content.to_string()).unwrap();
-        write(
-            "conf/gateway.yaml",
-            &json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends}),
-        );
+        let mut gateway =
+            json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends});
+        gateway.as_object_mut().unwrap().extend(self.more.clone());
+        write("conf/gateway.yaml", &gateway);
         let mut catalog = self.catalog.clone();
         catalog["models"] = json!(self.models);
         write("conf/models.yaml", &catalog);
@@ -164,6 +183,7 @@ impl Setup {
             .env("RUST_API_BEARER", BEARER)
             .env("RATE_LIMIT_PER_SECOND", "1000")
             .env("RATE_LIMIT_BURST", "100000")
+            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

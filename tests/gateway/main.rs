@@ -28,6 +28,8 @@ mod held;
 #[cfg(test)]
 mod keepalive;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod malformed;
 #[cfg(test)]
 mod models_context;
@@ -43,6 +45,8 @@ mod proxies;
 mod refusals;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod shared_limits;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]

@@ -104,6 +104,46 @@ impl std::fmt::Debug for Principal {
     }
 }
 
+/// Limits over all tokens of the tenant. Stated with [`Principal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantLimits {
+    /// Tokens per minute in both directions; `None`: no limit, 0 refuses everything.
+    pub tokens_per_minute: Option<u64>,
+    /// Requests at the same time; `None`: no limit, 0 refuses everything.
+    pub max_in_flight: Option<u32>,
+    /// Share in the fair queue, 1 to 1000; default 1.
+    pub weight: u32,
+}
+
+impl Default for TenantLimits {
+    fn default() -> Self {
+        Self { tokens_per_minute: None, max_in_flight: None, weight: 1 }
+    }
+}
+
+/// The most that a model call may use, known before it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorstCase {
+    /// Bytes of the request body.
+    pub input_bytes: u64,
+    /// Tokens that may be written, over all choices.
+    pub output_tokens: u64,
+}
+
+impl WorstCase {
+    /// Tokens that are read at most: two bytes are rarely less than one.
+    #[must_use]
+    pub fn input_tokens(self) -> u64 {
+        self.input_bytes.div_ceil(2)
+    }
+
+    /// Tokens in both directions.
+    #[must_use]
+    pub fn tokens(self) -> u64 {
+        self.input_tokens().saturating_add(self.output_tokens)
+    }
+}
+
 /// Tokens of a finished model call, as the upstream reported them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

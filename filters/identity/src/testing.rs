@@ -9,7 +9,7 @@ use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::clock::{Clock, ManualClock};
 use dgx_gateway_filter::exchange::{ExchangeCx, RequestInfo};
 use dgx_gateway_filter::facts::{Facts, Principal};
-use dgx_gateway_filter::services::AuthFailures;
+use dgx_gateway_filter::services::{AuthFailures, NotTolerated, Noted};
 use dgx_gateway_filter::upstream::UpstreamPlan;
 use dgx_gateway_filter::{BuildEnv, FilterError, FilterKind, Flow, Problem, ServiceKind};
 use http::request::Builder;
@@ -37,10 +37,11 @@ pub(crate) struct CountingFailures {
 }
 
 impl AuthFailures for CountingFailures {
-    fn note(&self, client: Option<IpAddr>) -> Result<(), Duration> {
+    fn note<'a>(&'a self, client: Option<IpAddr>, _route: &str) -> Noted<'a> {
         let mut clients = self.clients.lock().unwrap();
         clients.push(client);
-        if clients.len() <= self.tolerated { Ok(()) } else { Err(Duration::from_secs(2)) }
+        let tolerated = clients.len() <= self.tolerated;
+        Noted::Now(if tolerated { Ok(()) } else { Err(NotTolerated::TooOften(Duration::from_secs(2))) })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
-use dgx_gateway_filter::facts::Principal;
+use dgx_gateway_filter::facts::{Principal, WorstCase};
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
 use dgx_gateway_wire::errors::PromptCount;
 use dgx_gateway_wire::request::{Member, Scan, patch};
@@ -17,7 +17,7 @@ use crate::dialect::{self, StreamForm};
 use crate::embeddings;
 use crate::max_tokens::{Applied, Bounds};
 use crate::service::Models;
-use crate::tokenize;
+use crate::{tokenize, worst_case};
 
 /// What was chosen for a request, once.
 pub(crate) struct Chosen {
@@ -78,6 +78,19 @@ impl Chosen {
             scan,
             name,
         })
+    }
+
+    /// The most that the call may use, whichever entry serves it.
+    pub(crate) fn worst_case(&self, protocol: Protocol, body: &Rope) -> WorstCase {
+        let most = |(index, entry): (usize, &Arc<Entry>)| {
+            self.sent.asked(self.bounds(entry, self.left(index, entry, protocol).ok().flatten()))
+        };
+        let output = protocol.writes_text().then(|| worst_case::Output {
+            max_tokens: self.entries.iter().enumerate().filter_map(most).max(),
+            model_ceiling: self.model.max_output_tokens,
+            choices: worst_case::choices(self.scan.n.as_ref(), body),
+        });
+        worst_case::of(body, output)
     }
 
     /// Everything that changes in the body for the entry at a position, in order.

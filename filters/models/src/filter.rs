@@ -134,6 +134,7 @@ impl Exchange for ModelsExchange {
         let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
         let mut chosen = Chosen::of(&self.service, self.protocol, scan, body, cx)?;
         chosen.count_exactly(&self.service, body, self.protocol).await;
+        cx.facts.insert(chosen.worst_case(self.protocol, body));
         cx.facts.insert(ModelChoice {
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),

@@ -34,6 +34,7 @@ mod settings;
 mod sound;
 mod tokenize;
 mod verdict;
+mod worst_case;
 
 pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running, SttMode};
 pub use self::endpoint::ListEndpoint;

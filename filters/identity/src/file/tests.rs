@@ -1,10 +1,11 @@
+use dgx_gateway_filter::facts::TenantLimits;
 use std::time::{Duration, SystemTime};
 
 use rust_decimal::Decimal;
 
 use super::*;
 use crate::defaults::Setting;
-use crate::tenant::{BudgetLimit, BudgetMode, TenantLimits, Window};
+use crate::tenant::{BudgetLimit, BudgetMode, Window};
 use crate::testing::{self, ambient};
 
 /// The example of the specification.
@@ -77,7 +78,7 @@ fn reads_the_example_of_the_specification() {
         ]
     );
     let limits = TenantLimits { tokens_per_minute: Some(200_000), max_in_flight: Some(32), weight: 1 };
-    assert_eq!(tenant.limits, limits);
+    assert_eq!(*tenant.limits, limits);
 
     let (app, secrets) = &checked.tokens[0];
     assert_eq!((app.role, app.bound_tenant.as_deref(), app.max_tokens), (Some(Role::User), Some("acme"), Some(4096)));
