@@ -20,6 +20,7 @@ mod context;
 mod failure;
 mod heads;
 mod replay;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, RequestInfo, Rope};
-use http::{StatusCode, Version, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
@@ -96,8 +97,10 @@ impl Gateway {
 }
 
 /// The head of the answer, once it has left. An interim one (`100 Continue`) is none: the answer is still open.
+/// After 101 no other can follow.
 pub(crate) fn final_head(session: &Session) -> Option<&ResponseHeader> {
-    session.response_written().filter(|head| !head.status.is_informational())
+    let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().filter(|head| is_final(head.status))
 }
 
 /// Turns a filter's error into one that stops the engine; the answer waits in the context.
@@ -184,7 +187,11 @@ impl ProxyHttp for Gateway {
         };
         let client: &http::request::Parts = session.req_header();
         let version = head.version;
-        let framing = if ctx.replay.is_some() { Framing::Replayed } else { Framing::Streamed };
+        let framing = match &ctx.replay {
+            Some(_) => Framing::Replayed,
+            None if ctx.switching => Framing::Switching,
+            None => Framing::Streamed,
+        };
         *head = heads::to_upstream(request, upstream, client, &ctx.chain.shared.request.id, framing)?;
         head.set_version(version);
         Ok(())
@@ -198,6 +205,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         if ctx.replay.is_none()
+            && !matches!(ctx.attempt.stage, Stage::Switched) // frames are no body
             && let Some(piece) = piece
         {
             // any other source is swallowed when the upstream speaks HTTP/2
@@ -215,12 +223,13 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
+        if switches && !(ctx.switching && upgrade::agreed(&response.headers)) {
             // nobody asked for it, and the engine would wait for ever for what follows
             let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
             return Err(retry(session, &next));
         }
-        if response.status.is_informational() {
+        if response.status.is_informational() && !switches {
             return Ok(());
         }
         ctx.attempt.stage = Stage::Relaying;
@@ -231,6 +240,12 @@ impl ProxyHttp for Gateway {
                     return Err(refuse(ctx, error));
                 }
                 *response = ctx.outgoing(seen);
+                if switches {
+                    for (name, value) in upgrade::switch() {
+                        response.insert_header(name, value)?;
+                    }
+                    ctx.attempt.stage = Stage::Switched;
+                }
                 Ok(())
             }
             Next::ReadBody(max_bytes) => {
@@ -289,7 +304,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
         match ctx.attempt.stage {
-            Stage::Held(_) | Stage::Released => return Ok(None),
+            Stage::Held(_) | Stage::Released | Stage::Switched => return Ok(None),
             Stage::Broken | Stage::Complete | Stage::Said => {
                 *part = None; // the wrapper stops the engine once the error has been written
                 return if ctx.replay.is_some() { Ok(None) } else { Err(Error::new(REFUSED)) };
@@ -323,6 +338,35 @@ impl ProxyHttp for Gateway {
             ctx.forget_body();
         }
         Ok(None)
+    }
+
+    /// Trailers are the end of the body, which the filters learn once, as ever.
+    fn upstream_response_trailer_filter(
+        &self,
+        session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if !matches!(ctx.attempt.stage, Stage::Relaying) {
+            return Ok(());
+        }
+        let mut rest = None;
+        if let Err(error) = ctx.response_chunk(session.req_header(), &mut rest, true) {
+            ctx.attempt.stage = Stage::Broken;
+            return Err(refuse(ctx, error));
+        }
+        ctx.attempt.rest = rest.filter(|rest| !rest.is_empty());
+        Ok(())
+    }
+
+    /// What filters kept back until the end takes the place of the trailers: the engine writes one or the other.
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Bytes>> {
+        Ok(ctx.attempt.rest.take())
     }
 
     fn fail_to_connect(

@@ -1,6 +1,7 @@
 //! Matching a request head to a route: once per request, on the parsed path. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dgx_gateway_filter::{BodyNeed, Filter};
 use http::{HeaderName, Method};
@@ -20,16 +21,23 @@ pub enum End {
     /// An endpoint of this process.
     Endpoint(axum::Router),
     /// One upstream.
-    Fixed {
-        /// The upstream.
-        upstream: Arc<Upstream>,
-        /// Path prefix, without a trailing slash.
-        prefix: String,
-        /// Request headers that are passed on.
-        forward_headers: Vec<HeaderName>,
-    },
+    Fixed(Fixed),
     /// A filter of the route makes the plan.
     Planned,
+}
+
+/// The one upstream of a route.
+pub struct Fixed {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Path prefix, without a trailing slash.
+    pub prefix: String,
+    /// Request headers that are passed on.
+    pub forward_headers: Vec<HeaderName>,
+    /// Whether a connection may be switched to WebSocket.
+    pub websocket: bool,
+    /// Longest silence, if not the total time of the server.
+    pub idle: Option<Duration>,
 }
 
 /// A built route.
@@ -46,6 +54,17 @@ pub struct Route {
     pub max_body_bytes: Option<usize>,
     /// Where it ends.
     pub end: End,
+}
+
+impl Route {
+    /// The one upstream, if it ends at one.
+    #[must_use]
+    pub fn fixed(&self) -> Option<&Fixed> {
+        match &self.end {
+            End::Fixed(fixed) => Some(fixed),
+            _ => None,
+        }
+    }
 }
 
 /// What matching came to.

@@ -13,6 +13,7 @@ use super::body::{BodyLimits, ReadError, declared_length, read_whole, say_contin
 use super::bridge::{self, Served};
 use super::context::RequestCtx;
 use super::replay::ReplayHandle;
+use super::upgrade;
 use crate::route::{End, Match, Route};
 
 /// When to come back to a process that is being stopped.
@@ -68,6 +69,7 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
         return Err(too_large(limit).into());
     }
     ctx.max_body_bytes = limit;
+    ctx.switching = route.fixed().is_some_and(|fixed| fixed.websocket) && upgrade::asked(session.req_header())?;
     if route.need == BodyNeed::Whole {
         read_body(session, ctx).await?;
     }
@@ -80,8 +82,8 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
             Served::Answered => Ok(Admitted::Answered),
             Served::Refused(error) => Err(error.into()),
         },
-        End::Fixed { upstream, .. } => {
-            ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
+        End::Fixed(fixed) => {
+            ctx.chain.shared.plan.targets = vec![Arc::clone(&fixed.upstream)];
             hand_over(session, ctx, &route).await
         }
         End::Planned => hand_over(session, ctx, &route).await,
@@ -146,7 +148,10 @@ async fn ready_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option
 async fn hand_over(session: &mut Session, ctx: &mut RequestCtx, route: &Route) -> Result<Admitted, Stop> {
     ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
     say_continue(session).await?;
-    if route.need == BodyNeed::Whole || session.is_body_done() {
+    if ctx.switching {
+        // the engine's own limit is one minute
+        session.set_read_timeout(Some(ctx.longest_idle()));
+    } else if route.need == BodyNeed::Whole || session.is_body_done() {
         ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
     }
     Ok(Admitted::Proxy)

@@ -2,17 +2,19 @@
 //! goes to a client is what filters left of a response plus what they put on every answer.
 
 use dgx_gateway_filter::ResponseHead;
-use dgx_gateway_filter::upstream::{Address, AttemptRequest, Upstream};
+use dgx_gateway_filter::upstream::{Address, AttemptRequest, HttpVersion, Upstream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 
 use super::context::RequestCtx;
+use super::upgrade;
 
 /// What the gateway calls itself towards upstreams.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("dgx-gateway/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Trace context goes on as it came.
 const TRACE_HEADERS: [HeaderName; 2] = [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
@@ -34,6 +36,8 @@ pub(super) enum Framing {
     Replayed,
     /// It streams through, framed as the client framed it.
     Streamed,
+    /// There is none: the connection is to be switched to WebSocket.
+    Switching,
 }
 
 /// The request head for the upstream. Takes the headers out of the attempt.
@@ -57,17 +61,32 @@ pub(super) fn to_upstream(
             headers.insert(name, value.clone());
         }
     }
+    if upstream.version == HttpVersion::Http2 && takes_trailers(client) {
+        headers.insert(header::TE, TRAILERS);
+    }
     match framing {
         Framing::Replayed if request.body.is_empty() && request.method != http::Method::POST => {}
         Framing::Replayed => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(request.body.len()))),
-        Framing::Streamed => frame_as(client, &mut headers),
+        Framing::Streamed => frame_as(client, upstream.version, &mut headers),
+        Framing::Switching => upgrade::ask(client, &mut headers),
     }
     parts.headers = headers;
     Ok(RequestHeader::from(parts))
 }
 
-fn frame_as(client: &http::request::Parts, headers: &mut HeaderMap) {
-    if let Some(length) = client.headers.get(header::CONTENT_LENGTH) {
+/// Whether the client can be given trailers: towards HTTP/1.1 the engine writes none.
+fn takes_trailers(client: &http::request::Parts) -> bool {
+    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    client.version == http::Version::HTTP_2 && client.headers.get_all(header::TE).iter().any(says_so)
+}
+
+fn frame_as(client: &http::request::Parts, version: HttpVersion, headers: &mut HeaderMap) {
+    if version == HttpVersion::Http2 {
+        // there, a body needs no other framing
+        if let Some(length) = client.headers.get(header::CONTENT_LENGTH) {
+            headers.insert(header::CONTENT_LENGTH, length.clone());
+        }
+    } else if let Some(length) = client.headers.get(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, length.clone());
     } else if client.headers.contains_key(header::TRANSFER_ENCODING) || client.version == http::Version::HTTP_2 {
         headers.insert(header::TRANSFER_ENCODING, CHUNKED);
