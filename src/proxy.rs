@@ -17,6 +17,7 @@ mod bridge;
 mod client_ip;
 mod connections;
 mod context;
+mod duplex;
 mod failure;
 mod heads;
 mod replay;
@@ -38,6 +39,7 @@ use pingora::{Error, ErrorType, Result};
 
 use self::admit::{Admitted, Stop, admit};
 use self::attempt::{Judged, Next, Stage, failure_of};
+use self::duplex::Duplex;
 use self::heads::Framing;
 use crate::reply;
 use crate::shutdown::Draining;
@@ -67,6 +69,7 @@ pub struct Gateway {
     metrics: Arc<CoreMetrics>,
     draining: Arc<Draining>,
     resolver: Resolver,
+    duplex: Duplex,
 }
 
 impl RequestCtx {
@@ -92,7 +95,16 @@ impl Gateway {
         draining: Arc<Draining>,
     ) -> Self {
         let (held, held_answers) = (HeldBytes::new(max_held_bytes), HeldBytes::new(max_held_bytes));
-        Self { world, held, held_answers, connections, metrics, draining, resolver: Resolver::default() }
+        Self {
+            world,
+            held,
+            held_answers,
+            connections,
+            metrics,
+            draining,
+            resolver: Resolver::default(),
+            duplex: Duplex::default(),
+        }
     }
 }
 
@@ -140,7 +152,11 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        match admit(session, ctx, self.draining.refuses()).await {
+        let mut admitted = admit(session, ctx, self.draining.refuses()).await;
+        if matches!(admitted, Ok(Admitted::Proxy)) && ctx.is_duplex() {
+            admitted = Box::pin(self.duplex.run(session, ctx)).await.map(|()| Admitted::Answered);
+        }
+        match admitted {
             Ok(Admitted::Answered) => Ok(true),
             Ok(Admitted::Proxy) => Ok(false),
             Err(Stop::Refused(error)) => {

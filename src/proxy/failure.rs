@@ -121,9 +121,12 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, error: &
         } else {
             let event = reply::stream_event(session, ctx, &failure);
             ctx.attempt.stage = Stage::Said;
-            if let Some(event) = event
-                && let Err(error) = session.write_response_body(Some(event), true).await
-            {
+            let said = match (event, reply::trailers(session, &failure, status)) {
+                (Some(event), _) => session.write_response_body(Some(event), true).await,
+                (None, Some(trailers)) => session.downstream_session.write_response_trailers(trailers).await,
+                (None, None) => Ok(()),
+            };
+            if let Err(error) = said {
                 tracing::debug!(%error, "the client left before the end of its stream");
             }
         }

@@ -31,7 +31,9 @@ class WebSockets:
         self.connections = []
 
     def __enter__(self):
-        self._server = serve(self._serve, "127.0.0.1", 0, max_size=None, subprotocols=["chat", "other"], close_timeout=1)
+        self._server = serve(
+            self._serve, "127.0.0.1", 0, max_size=None, close_timeout=1, select_subprotocol=lambda _, offered: next(iter(offered), None)
+        )
         self.port = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
@@ -110,11 +112,10 @@ class Grpc:
 
     def _server_stream(self, request, context):
         self._enter(context)
-        for number in range(int(request)):
+        count, _, then = request.partition(b" ")
+        for number in range(int(count)):
             yield b"%d" % number
-        if context.time_remaining() is None:
-            return
-        while context.is_active():
+        while then == b"hang" and context.is_active():
             time.sleep(0.002)
 
     def _both(self, requests, context):
