@@ -21,6 +21,7 @@ mod duplex;
 mod failure;
 mod heads;
 mod replay;
+mod tunnel;
 mod upgrade;
 
 use std::sync::Arc;
@@ -203,11 +204,7 @@ impl ProxyHttp for Gateway {
         };
         let client: &http::request::Parts = session.req_header();
         let version = head.version;
-        let framing = match &ctx.replay {
-            Some(_) => Framing::Replayed,
-            None if ctx.switching => Framing::Switching,
-            None => Framing::Streamed,
-        };
+        let framing = if ctx.replay.is_some() { Framing::Replayed } else { Framing::Streamed };
         *head = heads::to_upstream(request, upstream, client, &ctx.chain.shared.request.id, framing)?;
         head.set_version(version);
         Ok(())
@@ -221,7 +218,6 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<()> {
         if ctx.replay.is_none()
-            && !matches!(ctx.attempt.stage, Stage::Switched) // frames are no body
             && let Some(piece) = piece
         {
             // any other source is swallowed when the upstream speaks HTTP/2
@@ -239,13 +235,12 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut RequestCtx,
     ) -> Result<()> {
-        let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
-        if switches && !(ctx.switching && upgrade::agreed(&response.headers)) {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
             // nobody asked for it, and the engine would wait for ever for what follows
             let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
             return Err(retry(session, &next));
         }
-        if response.status.is_informational() && !switches {
+        if response.status.is_informational() {
             return Ok(());
         }
         ctx.attempt.stage = Stage::Relaying;
@@ -256,12 +251,6 @@ impl ProxyHttp for Gateway {
                     return Err(refuse(ctx, error));
                 }
                 *response = ctx.outgoing(seen);
-                if switches {
-                    for (name, value) in upgrade::switch() {
-                        response.insert_header(name, value)?;
-                    }
-                    ctx.attempt.stage = Stage::Switched;
-                }
                 Ok(())
             }
             Next::ReadBody(max_bytes) => {

@@ -148,10 +148,7 @@ async fn ready_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option
 async fn hand_over(session: &mut Session, ctx: &mut RequestCtx, route: &Route) -> Result<Admitted, Stop> {
     ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
     say_continue(session).await?;
-    if ctx.switching {
-        // the engine's own limit is one minute
-        session.set_read_timeout(Some(ctx.longest_idle()));
-    } else if route.need == BodyNeed::Whole || session.is_body_done() {
+    if !ctx.switching && (route.need == BodyNeed::Whole || session.is_body_done()) {
         ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
     }
     Ok(Admitted::Proxy)

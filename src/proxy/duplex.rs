@@ -1,4 +1,5 @@
-//! Exchanges with an upstream of HTTP/2 whose request body streams through: both directions at the same time.
+//! Exchanges with both directions at the same time: those with an upstream of HTTP/2 whose request body streams
+//! through, and those that begin a WebSocket, which `tunnel` carries on.
 //!
 //! The engine does not read the answer while it waits until the upstream takes more of the request. A service that
 //! sends much before it reads on (gRPC allows it) waits for room, too, and both would wait until a limit ends the
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, HttpVersion};
 use dgx_gateway_filter::{BodyNeed, FilterError};
 use h2::{Reason, SendStream};
-use http::{Method, StatusCode, Version, header, uri};
+use http::{Method, Version, header, uri};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
@@ -25,12 +26,12 @@ use super::admit::Stop;
 use super::attempt::{Next, Stage, exhausted, failure_of};
 use super::context::RequestCtx;
 use super::heads::{self, Framing};
-use super::{REFUSED, final_head};
+use super::{REFUSED, final_head, tunnel};
 use crate::reply;
 use crate::route::End;
 use crate::upstream::{peer, resolve::Resolver};
 
-/// What runs the exchanges: the connections to upstreams of HTTP/2.
+/// What runs the exchanges: the connections of HTTP/2 are shared, one of HTTP/1.1 is never used twice.
 pub(super) struct Duplex {
     connector: Connector,
     resolver: Resolver,
@@ -53,8 +54,12 @@ enum Step {
 }
 
 impl RequestCtx {
-    /// Whether the exchange is one for [`Duplex`]: its body was not read, and its upstream speaks HTTP/2.
+    /// Whether the exchange is one for [`Duplex`]: it is to be switched to WebSocket, or its body was not read and its
+    /// upstream speaks HTTP/2.
     pub(super) fn is_duplex(&self) -> bool {
+        if self.switching {
+            return true;
+        }
         let fits = |end: &End| matches!(end, End::Fixed(fixed) if fixed.upstream.version == HttpVersion::Http2);
         self.replay.is_none()
             && self.route.as_ref().is_some_and(|route| route.need != BodyNeed::Whole && fits(&route.end))
@@ -67,14 +72,20 @@ impl Duplex {
     /// # Cancel safety
     /// Dropping it cancels the call at the upstream.
     pub(super) async fn run(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Stop> {
-        let (mut upstream, peer) = self.connect(session, ctx).await?;
-        let result = exchange(session, ctx, &mut upstream, &peer).await;
-        let timeout = peer.idle_timeout();
-        self.connector.release_http_session(HttpSession::H2(upstream), &peer, timeout).await;
-        result
+        let (upstream, peer) = self.connect(session, ctx).await?;
+        match upstream {
+            HttpSession::H1(upstream) if ctx.switching => tunnel::run(session, ctx, upstream).await,
+            HttpSession::H2(mut upstream) if !ctx.switching => {
+                let result = exchange(session, ctx, &mut upstream, &peer).await;
+                let timeout = peer.idle_timeout();
+                self.connector.release_http_session(HttpSession::H2(upstream), &peer, timeout).await;
+                result
+            }
+            _ => Err(failed(session, ctx, AttemptFailure::Connect)), // it speaks another version
+        }
     }
 
-    async fn connect(&self, session: &Session, ctx: &mut RequestCtx) -> Result<(Http2Session, HttpPeer), Stop> {
+    async fn connect(&self, session: &Session, ctx: &mut RequestCtx) -> Result<(HttpSession, HttpPeer), Stop> {
         let Some(upstream) = ctx.prepare_attempt(session.req_header())? else {
             return Err(failed(session, ctx, AttemptFailure::Connect));
         };
@@ -86,8 +97,7 @@ impl Duplex {
             }
         };
         match self.connector.get_http_session(&peer).await {
-            Ok((HttpSession::H2(found), _)) => Ok((found, peer)),
-            Ok(_) => Err(failed(session, ctx, AttemptFailure::Connect)), // it does not speak HTTP/2
+            Ok((upstream, _)) => Ok((upstream, peer)),
             Err(error) => {
                 tracing::debug!(upstream.label = %upstream.label, %error, "no connection to an upstream");
                 let failure = match failure_of(&error) {
@@ -109,7 +119,7 @@ fn refuse(session: &Session, ctx: &mut RequestCtx, error: FilterError) -> Stop {
     Stop::Broken(Error::new(REFUSED))
 }
 
-fn failed(session: &Session, ctx: &mut RequestCtx, failure: AttemptFailure) -> Stop {
+pub(super) fn failed(session: &Session, ctx: &mut RequestCtx, failure: AttemptFailure) -> Stop {
     let result = AttemptResult::Failed(failure);
     if final_head(session).is_none() {
         ctx.judge(session.req_header(), &result); // there is one target, so this can only say which error it is
@@ -309,7 +319,7 @@ async fn from_upstream(upstream: &mut Http2Session, part: &mut Part) -> pingora:
 }
 
 /// Shows a part of the answer to the filters and passes it on. True at the end.
-async fn answer(session: &mut Session, ctx: &mut RequestCtx, task: HttpTask) -> Result<bool, Stop> {
+pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, task: HttpTask) -> Result<bool, Stop> {
     let tasks = match task {
         HttpTask::Header(head, end) => {
             let head = response_head(session, ctx, *head, end)?;
@@ -337,7 +347,7 @@ fn chunk(session: &Session, ctx: &mut RequestCtx, part: &mut Option<Bytes>, end:
     })
 }
 
-fn response_head(
+pub(super) fn response_head(
     session: &mut Session,
     ctx: &mut RequestCtx,
     mut head: ResponseHeader,
@@ -347,7 +357,7 @@ fn response_head(
     let mut seen = heads::from_upstream(&mut head)?;
     let client: &http::request::Parts = session.req_header();
     let (version, head_only) = (client.version, client.method == Method::HEAD);
-    let no_body = head_only || matches!(seen.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let no_body = head_only || matches!(seen.status.as_u16(), 101 | 204 | 304);
     if end && !no_body && seen.length.is_some_and(|length| length > 0) {
         return Err(failed(session, ctx, AttemptFailure::Reset)); // it promised a body
     }

@@ -33,10 +33,6 @@ pub(super) fn broke_off(session: &Session, ctx: &mut RequestCtx, mut error: Box<
         error.set_retry(false);
         return error;
     }
-    if matches!(ctx.attempt.stage, Stage::Switched) && final_head(session).is_some() {
-        error.set_retry(false); // silence, or one side left: the end of a switched connection, and no failure
-        return error;
-    }
     let untouched = final_head(session).is_none();
     // a write to a connection that the server has just closed fails before any read can say so
     let broke = error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError;
@@ -93,8 +89,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, error: &
     let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
     let said = matches!(ctx.attempt.stage, Stage::Said);
     let complete = matches!(ctx.attempt.stage, Stage::Complete);
-    let switched = matches!(ctx.attempt.stage, Stage::Switched) && final_head(session).is_some();
-    let ended = said || complete || switched || matches!(ctx.attempt.stage, Stage::Broken);
+    let ended = said || complete || matches!(ctx.attempt.stage, Stage::Broken);
     let failure = match ctx.failure.take() {
         _ if client_left || ended => None,
         Some(failure) => Some(failure),

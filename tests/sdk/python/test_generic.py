@@ -185,7 +185,7 @@ def test_a_switched_connection_is_one_request_in_the_log(generic):
     until("it is logged", lambda: any(line["request.id"] == request for line in generic.log_lines()))
     (line,) = [line for line in generic.log_lines() if line["request.id"] == request]
     assert (line["http.status"], line["outcome"]) == (101, "answered")
-    assert line["subject"] == "alice"
+    assert line["tenant.id"] == "acme"
 
 
 # gRPC
