@@ -14,6 +14,8 @@ mod endpoints;
 #[cfg(test)]
 mod generic;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod held;
@@ -31,3 +33,5 @@ mod replay;
 mod shutdown;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod upgrade;

@@ -32,15 +32,20 @@ pub(crate) struct Caller {
 impl Stage {
     /// Hands requests over once they are complete.
     pub(crate) async fn open() -> Self {
-        Self::open_when(true).await
+        Self::open_when(true, false).await
     }
 
     /// Hands requests over as soon as their head is there; the test reads the body.
     pub(crate) async fn open_at_head() -> Self {
-        Self::open_when(false).await
+        Self::open_when(false, false).await
     }
 
-    async fn open_when(complete: bool) -> Self {
+    /// Hands over every request as soon as its head is there, `GET` included.
+    pub(crate) async fn open_for_all() -> Self {
+        Self::open_when(false, true).await
+    }
+
+    async fn open_when(complete: bool, all: bool) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, callers) = mpsc::channel(WAITING);
@@ -51,7 +56,7 @@ impl Stage {
                 tokio::spawn(async move {
                     let mut caller = Caller { stream, head: String::new(), body: Vec::new() };
                     while caller.read_head().await && (!complete || caller.read_body().await) {
-                        if !caller.head.starts_with("GET ") {
+                        if all || !caller.head.starts_with("GET ") {
                             return drop(sender.send(caller).await);
                         }
                         caller.write("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"data\":[]}").await;
