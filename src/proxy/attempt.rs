@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dgx_gateway_filter::upstream::{AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, Upstream, Verdict};
+use dgx_gateway_filter::upstream::{
+    AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, HttpVersion, Upstream, Verdict,
+};
 use dgx_gateway_filter::{ErrorCode, FilterError, Outcome, ResponseHead};
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
@@ -257,7 +259,16 @@ fn fill_fixed(route: &Route, head: &http::request::Parts, request: &mut AttemptR
             request.headers.extend(head.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
     }
+    if fixed.upstream.version == HttpVersion::Http2 && takes_trailers(head) {
+        request.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     (request.timeouts.first_byte, request.timeouts.idle) = (fixed.idle, fixed.idle);
+}
+
+/// Whether the client can be given trailers: towards HTTP/1.1 the engine writes none.
+fn takes_trailers(client: &http::request::Parts) -> bool {
+    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    client.version == http::Version::HTTP_2 && client.headers.get_all(header::TE).iter().any(says_so)
 }
 
 /// Headers of a call of gRPC that are part of its protocol.

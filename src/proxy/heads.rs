@@ -14,7 +14,6 @@ use super::upgrade;
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("dgx-gateway/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Trace context goes on as it came.
 const TRACE_HEADERS: [HeaderName; 2] = [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
@@ -61,9 +60,6 @@ pub(super) fn to_upstream(
             headers.insert(name, value.clone());
         }
     }
-    if upstream.version == HttpVersion::Http2 && takes_trailers(client) {
-        headers.insert(header::TE, TRAILERS);
-    }
     match framing {
         Framing::Replayed if request.body.is_empty() && request.method != http::Method::POST => {}
         Framing::Replayed => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(request.body.len()))),
@@ -72,12 +68,6 @@ pub(super) fn to_upstream(
     }
     parts.headers = headers;
     Ok(RequestHeader::from(parts))
-}
-
-/// Whether the client can be given trailers: towards HTTP/1.1 the engine writes none.
-fn takes_trailers(client: &http::request::Parts) -> bool {
-    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
-    client.version == http::Version::HTTP_2 && client.headers.get_all(header::TE).iter().any(says_so)
 }
 
 fn frame_as(client: &http::request::Parts, version: HttpVersion, headers: &mut HeaderMap) {

@@ -208,6 +208,25 @@ async fn an_answer_of_trailers_only_stays_one() {
 }
 
 #[tokio::test]
+async fn a_request_without_a_body_gets_trailers_too() {
+    let mut service = Service::open().await;
+    let gateway = started(service.addr).await;
+    let mut client = gateway.h2().await;
+    for body in [&b""[..], b"answer"] {
+        // such a request goes through the engine, which holds what it may have to send again
+        let mut exchange = call(&mut client, &gateway, "/pkg.Service/Do", &[("content-length", "0")]).await;
+        exchange.end().unwrap();
+        let mut call = service.call().await;
+        assert_eq!(call.head.headers["te"], "trailers");
+        let mut stream = call.answer();
+        send(&mut stream, body).await;
+        stream.send_trailers(trailers("0")).unwrap();
+        let response = whole(&mut exchange).await;
+        assert_eq!((&response.body[..], status(&response)), (body, Some("0")));
+    }
+}
+
+#[tokio::test]
 async fn each_message_is_answered_before_the_next_is_sent() {
     let mut service = Service::open().await;
     let gateway = started(service.addr).await;
