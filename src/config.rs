@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
 
-pub use self::route::{FilterEntry, RouteEnd, RouteFile, RouteSpec};
+pub use self::route::{FilterEntry, FixedEnd, RouteEnd, RouteFile, RouteSpec, UpgradeProtocol};
 pub use self::server::{AllowedOrigins, CorsFile, LogFile, LogFormat, LogSettings, Server, ServerFile};
 
 /// Where the configuration is looked for when nothing else is said.

@@ -1,6 +1,7 @@
 //! Matching a request head to a route: once per request, on the parsed path. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::{BodyNeed, Filter};
@@ -21,16 +22,23 @@ pub enum End {
     /// An endpoint of this process.
     Endpoint(axum::Router),
     /// One upstream.
-    Fixed {
-        /// The upstream.
-        upstream: Arc<Upstream>,
-        /// Path prefix, without a trailing slash.
-        prefix: String,
-        /// Request headers that are passed on.
-        forward_headers: Vec<HeaderName>,
-    },
+    Fixed(Fixed),
     /// A filter of the route makes the plan.
     Planned,
+}
+
+/// The one upstream of a route.
+pub struct Fixed {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Path prefix, without a trailing slash.
+    pub prefix: String,
+    /// Request headers that are passed on.
+    pub forward_headers: Vec<HeaderName>,
+    /// Whether a connection may be switched to WebSocket.
+    pub websocket: bool,
+    /// Longest silence, if not the total time of the server.
+    pub idle: Option<Duration>,
 }
 
 /// A built route.
@@ -49,6 +57,17 @@ pub struct Route {
     pub dialect: Option<Arc<dyn ErrorRenderer>>,
     /// Where it ends.
     pub end: End,
+}
+
+impl Route {
+    /// The one upstream, if it ends at one.
+    #[must_use]
+    pub fn fixed(&self) -> Option<&Fixed> {
+        match &self.end {
+            End::Fixed(fixed) => Some(fixed),
+            _ => None,
+        }
+    }
 }
 
 /// What matching came to.

@@ -161,7 +161,7 @@ fn routes(out: &mut String, registry: &Registry) {
         let filters: Vec<&str> = route.filters.iter().map(|filter| filter.name.as_str()).collect();
         let end = match &route.end {
             RouteEnd::Endpoint(name) => format!("endpoint `{name}`"),
-            RouteEnd::Fixed { url, .. } => format!("`{url}`"),
+            RouteEnd::Fixed(end) => format!("`{}`", end.url),
             RouteEnd::Planned => "the upstream that a filter chooses".to_owned(),
         };
         push(

@@ -8,9 +8,9 @@ use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
 use dgx_gateway_filter::{BodyNeed, BuildEnv, BuildError, Problem};
 
-use crate::config::{Config, FilterEntry, RouteEnd, RouteSpec, Server, parse_routes};
+use crate::config::{Config, FilterEntry, FixedEnd, RouteEnd, RouteSpec, Server, parse_routes};
 use crate::plugins::{FilterKindEntry, Registry};
-use crate::route::{End, Route, RouteFilter, RouteTable};
+use crate::route::{End, Fixed, Route, RouteFilter, RouteTable};
 
 /// Longest time for the connection to an upstream that a route names by URL.
 const FIXED_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -186,7 +186,7 @@ fn build_routes(
         let need = built.iter().map(|entry| entry.filter.body_need()).max().unwrap_or(BodyNeed::None);
         let end = match spec.end {
             RouteEnd::Endpoint(name) => End::Endpoint(endpoints.get(name.as_str()).cloned().unwrap_or_default()),
-            RouteEnd::Fixed { url, forward_headers } => fixed(&url, forward_headers),
+            RouteEnd::Fixed(end) => End::Fixed(fixed(end)),
             RouteEnd::Planned => End::Planned,
         };
         let dialect = spec.dialect.as_deref().and_then(|name| registry.dialect_named(name));
@@ -206,15 +206,16 @@ fn build_routes(
     Ok(table)
 }
 
-fn fixed(url: &http::Uri, forward_headers: Vec<http::HeaderName>) -> End {
+fn fixed(end: FixedEnd) -> Fixed {
+    let FixedEnd { url, forward_headers, http2, websocket, idle } = end;
     let tls = url.scheme_str() == Some("https");
     let host: Arc<str> = url.host().unwrap_or_default().into();
     let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let upstream = Arc::new(Upstream {
         label: host.clone(),
         address: Address::Tcp { host, port, tls },
-        version: HttpVersion::Http1,
+        version: if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 },
         connect_timeout: FIXED_CONNECT_TIMEOUT,
     });
-    End::Fixed { upstream, prefix: url.path().trim_end_matches('/').to_owned(), forward_headers }
+    Fixed { upstream, prefix: url.path().trim_end_matches('/').to_owned(), forward_headers, websocket, idle }
 }

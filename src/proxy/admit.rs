@@ -14,6 +14,7 @@ use super::bridge::{self, Served};
 use super::context::RequestCtx;
 use super::cors;
 use super::replay::ReplayHandle;
+use super::upgrade;
 use crate::route::{End, Match, Route};
 
 /// When to come back to a process that is being stopped.
@@ -72,6 +73,7 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
     }
     let head: &http::request::Parts = session.req_header();
     ctx.chain.shared.cx(head).refuse_declared_too_large()?;
+    ctx.switching = route.fixed().is_some_and(|fixed| fixed.websocket) && upgrade::asked(session.req_header())?;
     if route.need == BodyNeed::Whole {
         read_body(session, ctx).await?;
     }
@@ -84,8 +86,8 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
             Served::Answered => Ok(Admitted::Answered),
             Served::Refused(error) => Err(error.into()),
         },
-        End::Fixed { upstream, .. } => {
-            ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
+        End::Fixed(fixed) => {
+            ctx.chain.shared.plan.targets = vec![Arc::clone(&fixed.upstream)];
             hand_over(session, ctx, &route).await
         }
         End::Planned => hand_over(session, ctx, &route).await,
@@ -169,7 +171,7 @@ async fn ready_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option
 async fn hand_over(session: &mut Session, ctx: &mut RequestCtx, route: &Route) -> Result<Admitted, Stop> {
     ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
     say_continue(session).await?;
-    if route.need == BodyNeed::Whole || session.is_body_done() {
+    if !ctx.switching && (route.need == BodyNeed::Whole || session.is_body_done()) {
         ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
     }
     Ok(Admitted::Proxy)

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dgx_gateway_filter::upstream::{AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, Upstream, Verdict};
+use dgx_gateway_filter::upstream::{
+    AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, HttpVersion, Upstream, Verdict,
+};
 use dgx_gateway_filter::{ErrorCode, FilterError, Outcome, ResponseHead};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
 use super::context::{Chain, RequestCtx};
 use super::replay::{STALLED, TOTAL};
-use crate::route::{End, Route};
+use crate::route::Route;
 
 /// How much later than the limits of an attempt the engine's own limit falls, so that it meets only what those miss.
 const AFTER_LIMITS: Duration = Duration::from_secs(5);
@@ -40,6 +42,8 @@ pub(super) enum Stage {
     Relaying,
     /// An error was said in it as its last piece; nothing more passes.
     Said,
+    /// The connection was switched to another protocol: bytes pass both ways, and nobody looks at them.
+    Switched,
     /// Nothing of it has come.
     #[default]
     Waiting,
@@ -56,6 +60,8 @@ pub(super) struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
     /// How far its response has come.
     pub stage: Stage,
+    /// What filters kept back until the end of a body that ended with trailers.
+    pub rest: Option<Bytes>,
     /// The pooled connection was dead once already; the same target is not tried a third time.
     pub stale: bool,
     /// A filter had the same target tried once more; it is not asked a third time.
@@ -125,7 +131,10 @@ impl RequestCtx {
             let limits = &request.timeouts;
             Some(limits.first_byte?.max(limits.idle?))
         });
-        step.unwrap_or(total) + AFTER_LIMITS
+        match step {
+            Some(step) if self.replay.is_none() => step, // there is no other watch
+            step => step.unwrap_or(total) + AFTER_LIMITS,
+        }
     }
 
     /// The first opinion of a filter, in reverse order.
@@ -246,7 +255,9 @@ impl RequestCtx {
     pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
             (Some(_), _, Some(code)) if matches!(self.attempt.stage, Stage::Broken | Stage::Said) => Outcome::Cut(code),
-            (Some(status), _, None) if matches!(self.attempt.stage, Stage::Complete | Stage::Released) => {
+            (Some(status), _, None)
+                if matches!(self.attempt.stage, Stage::Complete | Stage::Released | Stage::Switched) =>
+            {
                 Outcome::Answered { status, code: None }
             }
             (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },
@@ -256,15 +267,38 @@ impl RequestCtx {
 }
 
 fn fill_fixed(route: &Route, head: &http::request::Parts, request: &mut AttemptRequest) {
-    if let End::Fixed { prefix, forward_headers, .. } = &route.end {
-        let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        request.path = format!("{prefix}{path}");
-        for name in forward_headers.iter().chain([&header::CONTENT_TYPE, &header::ACCEPT]) {
-            for value in head.headers.get_all(name) {
-                request.headers.append(name.clone(), value.clone());
-            }
+    let Some(fixed) = route.fixed() else { return };
+    let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    request.path = format!("{}{path}", fixed.prefix);
+    let of_grpc: &[HeaderName] = if is_grpc(head) { &GRPC_HEADERS } else { &[] };
+    for name in fixed.forward_headers.iter().chain([&header::CONTENT_TYPE, &header::ACCEPT]).chain(of_grpc) {
+        if !request.headers.contains_key(name) {
+            request.headers.extend(head.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
     }
+    if fixed.upstream.version == HttpVersion::Http2 && takes_trailers(head) {
+        request.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    (request.timeouts.first_byte, request.timeouts.idle) = (fixed.idle, fixed.idle);
+}
+
+/// Whether the client can be given trailers: towards HTTP/1.1 the engine writes none.
+fn takes_trailers(client: &http::request::Parts) -> bool {
+    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    client.version == http::Version::HTTP_2 && client.headers.get_all(header::TE).iter().any(says_so)
+}
+
+/// Headers of a call of gRPC that are part of its protocol.
+const GRPC_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-timeout"),
+];
+
+fn is_grpc(head: &http::request::Parts) -> bool {
+    let content_type = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| rest.first().is_none_or(|next| b"+;".contains(next)))
 }
 
 /// The error when no target is left.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo};
@@ -107,6 +107,8 @@ pub struct RequestCtx {
     pub(super) streamed: usize,
     pub(super) attempt: Attempt,
     pub(super) replay: Option<ReplayHandle>,
+    /// The client asks to switch its connection to WebSocket, and the route allows it.
+    pub(super) switching: bool,
     /// The error that the client gets, once it is decided.
     pub(super) failure: Option<FilterError>,
     /// Code of the error that was answered.
@@ -138,6 +140,7 @@ impl RequestCtx {
             streamed: 0,
             attempt: Attempt::default(),
             replay: None,
+            switching: false,
             failure: None,
             answered_code: None,
             in_flight: None,
@@ -160,6 +163,12 @@ impl RequestCtx {
         }
         self.cors = cors::allowed(&self.world.server.allowed_origins, &head.headers);
         self.in_flight = Some(metrics.enter(head.uri.path()));
+    }
+
+    /// Longest silence on the route.
+    pub(super) fn longest_idle(&self) -> Duration {
+        let of_route = self.route.as_ref().and_then(|route| route.fixed()?.idle);
+        of_route.unwrap_or(self.world.server.total_timeout)
     }
 
     /// A piece of a body that is not held: counted, and shown to the filters.

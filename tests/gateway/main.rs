@@ -22,6 +22,8 @@ mod endpoints;
 #[cfg(test)]
 mod generic;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod held;
@@ -51,3 +53,5 @@ mod shared_limits;
 mod shutdown;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod upgrade;

@@ -65,7 +65,7 @@ def write(directory: Path, *, scripted: str, mock: str, dead: str, gateway: dict
             "constraints": {"dimensions": DIMENSIONS, "max_inputs": 256, "max_input_bytes": 8192, "max_input_tokens": 2048},
         },
     ]
-    write_configuration(directory, gateway={"backends": backends} | (gateway or {}), models=models, tokens=_tokens())
+    write_configuration(directory, gateway={"backends": backends} | (gateway or {}), models=models, tokens=tokens())
 
 
 def _chat(alias: str, *route: tuple[str, str], **more) -> dict:
@@ -76,7 +76,7 @@ def _chat(alias: str, *route: tuple[str, str], **more) -> dict:
     }
 
 
-def _tokens() -> dict:
+def tokens() -> dict:
     def token(name, secret, **more):
         return {"id": name, "label": name, "role": "user", "secrets": [{"value": secret}], **more}
 
