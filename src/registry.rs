@@ -25,6 +25,7 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_identity::Access>()
         .filter::<dgx_gateway_limits::Requests>()
         .filter::<dgx_gateway_limits::PublicPages>()
+        .filter::<dgx_gateway_guard::Headers>()
         .filter::<dgx_gateway_guard::Body>()
         .filter::<dgx_gateway_models::Route>()
         .filter::<dgx_gateway_guard::Content>()

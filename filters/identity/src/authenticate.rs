@@ -89,6 +89,7 @@ impl Gate {
             return Err(refusal::foreign_address());
         }
         cx.facts.insert(principal(known, tenant));
+        cx.facts.insert(tenant.defaults.augment_switches());
         cx.facts.insert_shared(Arc::clone(&known.token));
         Ok(())
     }

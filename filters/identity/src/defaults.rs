@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dgx_gateway_filter::facts::AugmentSwitches;
 use rust_decimal::Decimal;
 
 use crate::yaml::{Node, Reader, Section};
@@ -114,6 +115,17 @@ impl TenantDefaults {
         defaults.check_overlap(&section, reader);
         section.finish(reader);
         Some(defaults)
+    }
+
+    /// What may be added to prompts; everything, unless a key says false.
+    #[must_use]
+    pub fn augment_switches(&self) -> AugmentSwitches {
+        let is_on = |key| self.settings.get(key) != Some(&Setting::Flag(false));
+        AugmentSwitches {
+            memory: is_on("augment_memory"),
+            server_tools: is_on("augment_server_tools"),
+            system_prompt: is_on("augment_system_prompt"),
+        }
     }
 
     /// The overlap of chunks is at most half of a chunk; the product's defaults are 64 of 512.
