@@ -27,7 +27,8 @@ pub struct RouteFile {
     pub upstream: Option<String>,
     /// Largest request body in bytes, 0 to 1099511627776. Default: `server.max_body_bytes`.
     pub max_body_bytes: Option<u64>,
-    /// Request headers that a URL upstream receives, besides framing and tracing headers.
+    /// Request headers that a URL upstream receives, besides framing and tracing headers. `Authorization`, `X-API-Key`
+    /// and `SPASS-*` are for the gateway alone and refused here.
     #[serde(default)]
     pub forward_headers: Vec<String>,
 }
@@ -156,7 +157,7 @@ fn route_end(
 }
 
 /// Header names that may pass. Framing and hop-by-hop headers are the core's own: a second source of them would let
-/// a client say where its request ends.
+/// a client say where its request ends. Credentials of the caller and `SPASS-*` are for the gateway alone.
 fn forward(names: &[String], key: &str, problems: &mut Vec<Problem>) -> Vec<HeaderName> {
     const OURS: [&str; 14] = [
         "accept-encoding",
@@ -177,6 +178,10 @@ fn forward(names: &[String], key: &str, problems: &mut Vec<Problem>) -> Vec<Head
     let mut found = Vec::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
         match name.parse::<HeaderName>() {
+            Ok(name) if is_for_the_gateway(&name) => problems.push(Problem::at(
+                format!("{key}.forward_headers[{index}]"),
+                "is for the gateway alone and cannot be passed on",
+            )),
             Ok(name) if !OURS.contains(&name.as_str()) => found.push(name),
             Ok(_) => problems.push(Problem::at(
                 format!("{key}.forward_headers[{index}]"),
@@ -186,4 +191,23 @@ fn forward(names: &[String], key: &str, problems: &mut Vec<Problem>) -> Vec<Head
         }
     }
     found
+}
+
+fn is_for_the_gateway(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "authorization" | "x-api-key") || name.as_str().starts_with("spass-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_for_the_gateway_alone_are_never_passed_on() {
+        let mut problems = Vec::new();
+        let names = ["x-wanted", "Authorization", "x-api-key", "SPASS-User-Id", "spass-caller-depth", "host", "a b"];
+        let found = forward(&names.map(str::to_owned), "routes[0]", &mut problems);
+        assert_eq!(found, ["x-wanted"]);
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, [1, 2, 3, 4, 5, 6].map(|index| format!("routes[0].forward_headers[{index}]")));
+    }
 }

@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod augment;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod bridge;
@@ -21,6 +23,8 @@ mod held;
 mod keepalive;
 #[cfg(test)]
 mod malformed;
+#[cfg(test)]
+mod pages;
 #[cfg(test)]
 mod proxies;
 #[cfg(test)]

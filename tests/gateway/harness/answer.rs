@@ -6,11 +6,12 @@ use http::HeaderMap;
 use serde_json::Value;
 
 /// Headers that an answer may carry; everything else would come from an upstream or the engine.
-const ALLOWED: [&str; 29] = [
+const ALLOWED: [&str; 31] = [
     "allow",
     "cache-control",
     "connection",
     "content-length",
+    "content-security-policy",
     "content-type",
     "date",
     "keep-alive",
@@ -30,6 +31,7 @@ const ALLOWED: [&str; 29] = [
     "transfer-encoding",
     "www-authenticate",
     "x-accel-buffering",
+    "x-content-type-options",
     "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
