@@ -17,6 +17,8 @@ mod bridge;
 mod client_ip;
 mod connections;
 mod context;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod heads;
 mod replay;
 

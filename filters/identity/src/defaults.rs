@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::facts::AugmentSwitches;
 use rust_decimal::Decimal;
+use serde_json::{Value, json};
 
+use crate::schema;
 use crate::yaml::{Node, Reader, Section};
 
 /// What the operator sets for a tenant; everything may be left out.
@@ -155,6 +157,27 @@ fn settings(section: &mut Section, reader: &mut Reader<'_>) -> BTreeMap<&'static
 }
 
 impl Kind {
+    fn schema(&self) -> Value {
+        match self {
+            Self::Decimal(..) => schema::decimal(),
+            Self::Domains => {
+                let mut domains = schema::list(schema::word());
+                domains["maxItems"] = MAX_DOMAINS.into();
+                domains
+            }
+            Self::Flag => schema::flag(),
+            Self::Integer(min, max) => schema::integer(*min, *max),
+            Self::Slug => schema::word(),
+            Self::SlugOrNull => schema::absent_or(schema::word()),
+            Self::Tools => {
+                let mut tools = schema::list(schema::word());
+                tools["uniqueItems"] = true.into();
+                tools
+            }
+            Self::Word(words) => json!({"anyOf": [{"enum": words}, {"type": "string", "pattern": "\\$\\{"}]}),
+        }
+    }
+
     fn read(&self, node: Node, reader: &mut Reader<'_>) -> Option<Setting> {
         match self {
             Self::Decimal(min, max) => {
@@ -173,6 +196,29 @@ impl Kind {
                 .map(|word| Setting::Text(word.into())),
         }
     }
+}
+
+/// The shape of `tenants[].defaults`.
+pub(crate) fn schema() -> Value {
+    let decimal = || schema::absent_or(schema::decimal());
+    let globs = || schema::absent_or(schema::list(schema::word()));
+    let flag = || schema::absent_or(schema::flag());
+    let mut defaults = schema::mapping(
+        &[],
+        [
+            ("cost_markup_factor", decimal()),
+            ("models_allowlist", globs()),
+            ("models_blacklist", globs()),
+            ("audit_user_id_pseudonymize", flag()),
+            ("c1_require_user_id_binding", flag()),
+        ],
+    );
+    for (key, kind) in KEYS {
+        defaults["properties"][*key] = kind.schema();
+    }
+    let set = |name: &str| json!({"required": [name], "properties": {name: {"type": "array"}}});
+    defaults["not"] = json!({"allOf": [set("models_allowlist"), set("models_blacklist")]});
+    defaults
 }
 
 fn domains(node: Node, reader: &mut Reader<'_>) -> Option<Setting> {
