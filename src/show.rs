@@ -3,12 +3,12 @@
 //! Which keys there are, and what stands in for an absent one, comes from the schemas: what the text of a key says of its
 //! environment variable and its default. A key whose default is no plain value is null, with the words beside it.
 
-use dgx_gateway::config::{Overrides, document};
+use dgx_gateway::config::{Config, Overrides, document};
 use dgx_gateway::plugins::Registry;
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
 use serde_json::Value as Schema;
-use serde_yaml::{Mapping, Value};
+use serde_yaml::Value;
 
 use crate::schema;
 use crate::schema::shape::{Shape, members, split_default};
@@ -38,6 +38,10 @@ pub(crate) fn effective(overrides: &Overrides, ambient: &Ambient, registry: &Reg
     let schema = schema::gateway(registry);
     let mut shown = Keys { shape: Shape { root: &schema }, ambient }.section(&schema, Some(&Value::Mapping(file)));
     resolve_references(&mut shown);
+    let (config, _) = Config::load(overrides, ambient, &registry.keys())?;
+    if let Some(threads @ Shown::Words(_)) = shown.key_mut("server").and_then(|server| server.key_mut("threads")) {
+        *threads = Shown::Plain(config.server.threads.into()); // depends on the machine
+    }
     Ok(write::yaml(&shown))
 }
 
@@ -179,6 +183,13 @@ impl Shown {
     fn key(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Keys(keys) => keys.iter().find(|(key, _)| key == name).map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    fn key_mut(&mut self, name: &str) -> Option<&mut Self> {
+        match self {
+            Self::Keys(keys) => keys.iter_mut().find(|(key, _)| key == name).map(|(_, value)| value),
             _ => None,
         }
     }

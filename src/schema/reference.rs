@@ -32,8 +32,9 @@ The gateway starts without any file. Everything below is optional unless it says
 - Command line, environment, file and default take precedence in this order.
 - The files are read once, at the start.
 
-Editors can check the files against `gateway.schema.json` and `models.schema.json` of this folder. The file of tenants and
-tokens is described in [OPERATIONS.md](OPERATIONS.md#tenants-and-tokens).
+`dgx-gateway config show` prints every key with the value that is in effect, without secrets. Editors can check the files
+against `gateway.schema.json`, `models.schema.json` and `tokens.schema.json` of this folder. The file of tenants and tokens
+is described in [OPERATIONS.md](OPERATIONS.md#tenants-and-tokens).
 ";
 
 /// The reference of all configuration files, as Markdown.
