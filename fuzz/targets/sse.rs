@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     assert!(!failed);
     nothing_is_lost(input, &events);
     let found: Vec<Fields> = events.iter().map(Fields::of).filter(|fields| !fields.is_empty()).collect();
-    assert_eq!(found, by_the_letter(input));
+    assert_eq!(without_an_empty_end(found), without_an_empty_end(by_the_letter(input)));
     if !input.contains(&b'\r') && !input.is_empty() {
         let (again, _) = self::events(AMPLE, [&*encode(Some(b"name"), input)]);
         assert_eq!(again.len(), 1);
@@ -64,6 +64,15 @@ fn nothing_is_lost(input: &[u8], events: &[Event]) {
     }
     let left = by_the_letter(rest);
     assert!(left.iter().all(|fields| fields.data.is_empty()), "data was lost: {left:?}");
+}
+
+/// Nobody is told of an event without data. Whether one at the very end is finished makes no difference: after a line
+/// that ended with LF, the framer waits for the LF behind a CR.
+fn without_an_empty_end(mut events: Vec<Fields>) -> Vec<Fields> {
+    if events.last().is_some_and(|last| last.data.is_empty()) {
+        events.pop();
+    }
+    events
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]

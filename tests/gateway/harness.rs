@@ -40,6 +40,8 @@ pub(crate) struct Setup {
     routes: Vec<Value>,
     backends: Vec<Value>,
     models: Vec<Value>,
+    tokens: Option<String>,
+    log: &'static str,
 }
 
 /// A backend of a setup: its id is also its label.
@@ -56,7 +58,15 @@ pub(crate) fn model(alias: &str, route: &[(&str, &str)]) -> Value {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { server: json!({"threads": 2}), stream: json!({}), routes: vec![], backends: vec![], models: vec![] }
+        Self {
+            server: json!({"threads": 2}),
+            stream: json!({}),
+            routes: vec![],
+            backends: vec![],
+            models: vec![],
+            tokens: None,
+            log: "debug",
+        }
     }
 
     /// One backend `first` with one model `m`, known there as `upstream-name-of-m`.
@@ -97,6 +107,18 @@ impl Setup {
         self
     }
 
+    /// Tenants and tokens beside the one of the environment, in the form of their file.
+    pub(crate) fn tokens(mut self, yaml: &str) -> Self {
+        self.tokens = Some(yaml.to_owned());
+        self
+    }
+
+    /// What is logged instead of `debug`.
+    pub(crate) fn log(mut self, level: &'static str) -> Self {
+        self.log = level;
+        self
+    }
+
     /// This model alone.
     pub(crate) fn replace_models(mut self, model: Value) -> Self {
         self.models = vec![model];
@@ -123,6 +145,10 @@ impl Setup {
             &json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends}),
         );
         write("conf/models.yaml", &json!({"version": 1, "models": self.models}));
+        if let Some(tokens) = &self.tokens {
+            std::fs::create_dir(dir.path().join("auth")).unwrap();
+            std::fs::write(dir.path().join("auth/tokens.yaml"), tokens).unwrap();
+        }
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let (addr, admin) = free_addrs();
         let mut child = Command::new(env!("CARGO_BIN_EXE_dgx-gateway"))
@@ -132,7 +158,7 @@ impl Setup {
             .env("DGX_GATEWAY_ADMIN_LISTEN", admin.to_string())
             .env("DGX_GATEWAY_DATA_DIR", dir.path().join("data"))
             .env("DGX_GATEWAY_DEFAULT_USER_ID", "alice")
-            .env("DGX_GATEWAY_LOG", "debug")
+            .env("DGX_GATEWAY_LOG", self.log)
             .env("RUST_API_BEARER", BEARER)
             .env("RATE_LIMIT_PER_SECOND", "1000")
             .env("RATE_LIMIT_BURST", "100000")

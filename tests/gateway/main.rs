@@ -20,6 +20,8 @@ mod headers;
 #[cfg(test)]
 mod held;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod keepalive;
 #[cfg(test)]
 mod malformed;
@@ -31,6 +33,8 @@ mod proxies;
 mod refusals;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]

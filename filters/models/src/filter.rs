@@ -22,6 +22,7 @@ use crate::attempts::{Attempts, Came};
 use crate::backend::{Protocol, Running};
 use crate::catalog::{Entry, Model, Unusable, ordered};
 use crate::embeddings;
+use crate::hidden::without_credential;
 use crate::judge;
 use crate::max_tokens::{Applied, Bounds};
 use crate::relay::Relay;
@@ -339,6 +340,7 @@ impl ModelsExchange {
         if matches!(status.as_u16(), 402 | 429) {
             entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
         }
+        let body = &*without_credential(body, entry.backend.credential.as_ref().map(|(_, value)| value));
         tracing::debug!(
             backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
             "a backend refused"
