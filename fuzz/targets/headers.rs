@@ -57,7 +57,8 @@ static FILTERS: LazyLock<Filters> = LazyLock::new(|| {
     let tolerant: Arc<dyn AuthFailures> = Arc::new(Tolerant);
     env.provide(Arc::new(tolerant));
     Service::build(checked, &mut env).expect("built");
-    let authenticate = [false, true].map(|api_key_header| build::<Authenticate>(AuthenticateConfig { api_key_header }, &env));
+    let authenticate =
+        [false, true].map(|api_key_header| build::<Authenticate>(AuthenticateConfig { api_key_header }, &env));
     let access = AccessConfig { scope: "chat:create".to_owned(), user_id: UserIdRule::Required };
     Filters {
         authenticate,
@@ -134,10 +135,17 @@ fn identity(authenticate: &Arc<dyn Filter>, headers: &HeaderMap, takes_api_key: 
     *request.headers_mut() = headers.clone();
     let mut driver = ExchangeDriver::new(authenticate.begin(), request).with_peer(SocketAddr::new(PEER, 4000));
     let refused = run(&mut driver).err();
-    assert_eq!(refused.as_ref().is_none_or(|error| !is_about_the_secret(error)), knows(headers, takes_api_key), "{refused:?}");
+    assert_eq!(
+        refused.as_ref().is_none_or(|error| !is_about_the_secret(error)),
+        knows(headers, takes_api_key),
+        "{refused:?}"
+    );
     if let Some(error) = refused {
         use ErrorCode::{Forbidden, InvalidAuthorization, InvalidField, MissingAuthorization, MissingField};
-        assert!(matches!(error.code, Forbidden | InvalidAuthorization | InvalidField | MissingAuthorization | MissingField));
+        assert!(matches!(
+            error.code,
+            Forbidden | InvalidAuthorization | InvalidField | MissingAuthorization | MissingField
+        ));
         return;
     }
     let principal = driver.facts().get::<Principal>().expect("stated").clone();
@@ -145,10 +153,14 @@ fn identity(authenticate: &Arc<dyn Filter>, headers: &HeaderMap, takes_api_key: 
     let mut driver = driver.followed_by(FILTERS.access.begin());
     match run(&mut driver) {
         Err(error) => {
-            assert!(matches!(error.code, ErrorCode::InvalidField | ErrorCode::MissingField | ErrorCode::InvalidAuthorization));
+            assert!(matches!(
+                error.code,
+                ErrorCode::InvalidField | ErrorCode::MissingField | ErrorCode::InvalidAuthorization
+            ));
         }
         Ok(()) => {
-            let user = driver.facts().get::<Principal>().and_then(|principal| principal.user_id.clone()).expect("a user");
+            let user =
+                driver.facts().get::<Principal>().and_then(|principal| principal.user_id.clone()).expect("a user");
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@+~-".contains(&byte);
             assert!((1..=128).contains(&user.len()) && user.bytes().all(fits), "{user:?}");
             assert!(&*principal.token_id != "alice" || &*user == "alice");

@@ -10,7 +10,11 @@ pub struct Numbers(u64);
 impl Numbers {
     /// The numbers of an input.
     pub fn of(input: &[u8]) -> Self {
-        Self(input.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)))
+        Self(
+            input
+                .iter()
+                .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)),
+        )
     }
 
     /// The next one, below `bound`.

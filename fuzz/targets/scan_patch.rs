@@ -45,11 +45,9 @@ fn patches(scan: &Scan, input: &[u8], numbers: &mut Numbers) {
 
     let mut changed = tree.clone();
     let mut patches = Vec::new();
-    for (member, name, new) in [
-        (&scan.model, "model", "\"other\""),
-        (&scan.max_tokens, "max_tokens", "17"),
-        (&scan.stream, "stream", "[{}]"),
-    ] {
+    for (member, name, new) in
+        [(&scan.model, "model", "\"other\""), (&scan.max_tokens, "max_tokens", "17"), (&scan.stream, "stream", "[{}]")]
+    {
         if let Some(member) = member {
             patches.push(patch::replace(member, Bytes::from_static(new.as_bytes())));
             changed[name] = serde_json::from_str(new).expect("valid");

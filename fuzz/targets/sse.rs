@@ -84,7 +84,11 @@ struct Fields {
 
 impl Fields {
     fn of(event: &Event) -> Self {
-        Self { name: event.name.as_deref().map(<[u8]>::to_vec), data: event.data.to_vec(), is_comment: event.is_comment }
+        Self {
+            name: event.name.as_deref().map(<[u8]>::to_vec),
+            data: event.data.to_vec(),
+            is_comment: event.is_comment,
+        }
     }
 
     fn is_empty(&self) -> bool {
