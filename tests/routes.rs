@@ -1,6 +1,6 @@
 //! The built-in routes against the table of endpoints, scopes and user ids of the contract.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail like tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
 use dgx_gateway::config::{RouteSpec, parse_routes};
 use dgx_gateway::registry::registry;

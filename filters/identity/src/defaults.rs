@@ -160,20 +160,12 @@ impl Kind {
     fn schema(&self) -> Value {
         match self {
             Self::Decimal(..) => schema::decimal(),
-            Self::Domains => {
-                let mut domains = schema::list(schema::word());
-                domains["maxItems"] = MAX_DOMAINS.into();
-                domains
-            }
+            Self::Domains => schema::with(schema::list(schema::word()), "maxItems", MAX_DOMAINS),
             Self::Flag => schema::flag(),
             Self::Integer(min, max) => schema::integer(*min, *max),
             Self::Slug => schema::word(),
             Self::SlugOrNull => schema::absent_or(schema::word()),
-            Self::Tools => {
-                let mut tools = schema::list(schema::word());
-                tools["uniqueItems"] = true.into();
-                tools
-            }
+            Self::Tools => schema::with(schema::list(schema::word()), "uniqueItems", true),
             Self::Word(words) => json!({"anyOf": [{"enum": words}, {"type": "string", "pattern": "\\$\\{"}]}),
         }
     }
@@ -203,22 +195,16 @@ pub(crate) fn schema() -> Value {
     let decimal = || schema::absent_or(schema::decimal());
     let globs = || schema::absent_or(schema::list(schema::word()));
     let flag = || schema::absent_or(schema::flag());
-    let mut defaults = schema::mapping(
-        &[],
-        [
-            ("cost_markup_factor", decimal()),
-            ("models_allowlist", globs()),
-            ("models_blacklist", globs()),
-            ("audit_user_id_pseudonymize", flag()),
-            ("c1_require_user_id_binding", flag()),
-        ],
-    );
-    for (key, kind) in KEYS {
-        defaults["properties"][*key] = kind.schema();
-    }
+    let own = [
+        ("cost_markup_factor", decimal()),
+        ("models_allowlist", globs()),
+        ("models_blacklist", globs()),
+        ("audit_user_id_pseudonymize", flag()),
+        ("c1_require_user_id_binding", flag()),
+    ];
+    let defaults = schema::mapping(&[], own.into_iter().chain(KEYS.iter().map(|(key, kind)| (*key, kind.schema()))));
     let set = |name: &str| json!({"required": [name], "properties": {name: {"type": "array"}}});
-    defaults["not"] = json!({"allOf": [set("models_allowlist"), set("models_blacklist")]});
-    defaults
+    schema::with(defaults, "not", json!({"allOf": [set("models_allowlist"), set("models_blacklist")]}))
 }
 
 fn domains(node: Node, reader: &mut Reader<'_>) -> Option<Setting> {

@@ -47,7 +47,7 @@ fn tenant() -> Value {
 }
 
 fn budget() -> Value {
-    let mut budget = mapping(
+    let budget = mapping(
         &["id", "models", "window", "mode"],
         [
             ("id", said(record_id(), "Id, unique within the tenant.")),
@@ -59,8 +59,7 @@ fn budget() -> Value {
             ("limit_requests", said(absent_or(integer(0, MAX_AMOUNT)), "Requests.")),
         ],
     );
-    budget["oneOf"] = ["limit_eur", "limit_tokens", "limit_requests"].map(is_set).into();
-    budget
+    with(budget, "oneOf", ["limit_eur", "limit_tokens", "limit_requests"].map(is_set))
 }
 
 fn limits() -> Value {
@@ -96,7 +95,7 @@ fn token() -> Value {
 
 fn secret() -> Value {
     let at = || absent_or(matching("^[-+0-9:.TtZz \\[\\]A-Za-z/_]*[0-9][Tt ][0-9][-+0-9:.TtZz \\[\\]A-Za-z/_=!]*$"));
-    let mut secret = mapping(
+    let secret = mapping(
         &[],
         [
             ("value", said(absent_or(matching("^[!-~]+$")), "The secret in plain text.")),
@@ -105,8 +104,7 @@ fn secret() -> Value {
             ("expires_at", said(at(), "When it ends, such as 2027-01-01T00:00:00Z. Default: never.")),
         ],
     );
-    secret["oneOf"] = ["value", "sha256"].map(is_set).into();
-    secret
+    with(secret, "oneOf", ["value", "sha256"].map(is_set))
 }
 
 fn constraints() -> Value {
@@ -140,7 +138,7 @@ fn is_set(name: &str) -> Value {
     json!({"required": [name], "properties": {name: {"not": {"type": "null"}}}})
 }
 
-pub(crate) fn mapping<const N: usize>(required: &[&str], properties: [(&str, Value); N]) -> Value {
+pub(crate) fn mapping<'a>(required: &[&str], properties: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
     let properties: Map<String, Value> =
         properties.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect();
     json!({"type": "object", "additionalProperties": false, "required": required, "properties": properties})
@@ -150,18 +148,24 @@ pub(crate) fn absent_or(schema: Value) -> Value {
     json!({"anyOf": [schema, {"type": "null"}]})
 }
 
-fn said(mut schema: Value, meaning: &str) -> Value {
-    schema["description"] = meaning.into();
+/// The schema with one more keyword.
+pub(crate) fn with(mut schema: Value, keyword: &str, value: impl Into<Value>) -> Value {
+    if let Some(keywords) = schema.as_object_mut() {
+        keywords.insert(keyword.to_owned(), value.into());
+    }
     schema
+}
+
+fn said(schema: Value, meaning: &str) -> Value {
+    with(schema, "description", meaning)
 }
 
 pub(crate) fn list(items: Value) -> Value {
     json!({"type": "array", "items": items})
 }
 
-fn some(mut list: Value) -> Value {
-    list["minItems"] = 1.into();
-    list
+fn some(list: Value) -> Value {
+    with(list, "minItems", 1)
 }
 
 /// The value, or a text that the environment completes.

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use super::*;
 use crate::testing;
 
@@ -14,7 +16,9 @@ enum Seen {
 use Seen::{Bad, Deeper, Good};
 
 fn seen(yaml: &str) -> Seen {
-    let validator = jsonschema::validator_for(&tokens_file_schema().to_value()).unwrap();
+    static VALIDATOR: LazyLock<jsonschema::Validator> =
+        LazyLock::new(|| jsonschema::validator_for(&tokens_file_schema().to_value()).unwrap());
+    let validator = &*VALIDATOR;
     let file: Value = serde_yaml::from_str(yaml).unwrap();
     match (validator.is_valid(&file), testing::read(yaml, &[]).is_ok()) {
         (true, true) => Good,
