@@ -1,10 +1,11 @@
 //! `SPASS-Augment`, its place in the order of checks, and what the answer says of it; headers of self-calls from outside.
 
+use dgx_gateway_testkit::client::RawClient;
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Setup, backend, model};
+use crate::harness::{Answer, Gateway, Setup, backend, model};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const APPLIED: &str = "spass-augment-applied";
@@ -123,4 +124,20 @@ async fn a_plain_route_passes_none_of_them_either() {
     for name in ["authorization", "spass-caller-depth", "spass-parent-request-id", "spass-augment"] {
         assert!(!seen[0].headers.contains_key(name), "{name}");
     }
+}
+
+#[tokio::test]
+async fn what_the_tenant_switched_off_is_disabled_unless_the_request_says_off() {
+    let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
+    let tokens = r#"
+version: 1
+tenants: [{id: acme, defaults: {augment_memory: false, augment_server_tools: false, augment_system_prompt: true}}]
+tokens: [{id: t, role: user, bound_tenant: acme, default_user_id: bob, secrets: [{value: of-acme}]}]
+"#;
+    let gateway = Setup::with_upstream(mock.addr()).tokens(tokens).start().await;
+    let mut raw = RawClient::connect(gateway.addr).await.unwrap();
+    let headers = [JSON, ("authorization", "Bearer of-acme"), ("spass-augment", "memory=off, server-tools=default")];
+    raw.request(&Method::POST, ROUTES[0].0, &headers, ROUTES[0].1.as_bytes()).await.unwrap();
+    let answer: Answer = raw.read_response().await.unwrap().into();
+    assert_eq!(answer.is_ok().header(APPLIED), Some("system-prompt=0, server-tools=disabled, memory=off"));
 }
