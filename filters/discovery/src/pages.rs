@@ -1,4 +1,4 @@
-//! `/api/version` and `/errors`, and the pages of [`docs`](crate::docs).
+//! `/api/version` and `/errors`, and the pages of [`docs`].
 
 use axum::routing::get;
 use axum::{Json, Router};
