@@ -21,6 +21,8 @@ mod cors;
 mod decode;
 mod duplex;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod heads;
 mod replay;
 mod tunnel;

@@ -26,6 +26,7 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_identity::Access>()
         .filter::<dgx_gateway_limits::Requests>()
         .filter::<dgx_gateway_limits::PublicPages>()
+        .filter::<dgx_gateway_guard::Headers>()
         .filter::<dgx_gateway_guard::Body>()
         .filter::<dgx_gateway_models::Route>()
         .filter::<dgx_gateway_guard::Content>()
@@ -35,10 +36,16 @@ pub fn registry() -> Registry {
         .endpoint::<dgx_gateway_models::ListEndpoint>()
 }
 
-/// JSON Schema of the models file, the one file beside `gateway.yaml` whose shape is generated.
+/// JSON Schema of the models file.
 #[must_use]
 pub fn models_file() -> schemars::Schema {
     schemars::schema_for!(dgx_gateway_models::CatalogFile)
+}
+
+/// JSON Schema of the file with tenants and tokens.
+#[must_use]
+pub fn tokens_file() -> schemars::Schema {
+    dgx_gateway_identity::tokens_file_schema()
 }
 
 /// What a gateway without tokens tells the operator: its bearer once, and how to use it. `None` when tokens are

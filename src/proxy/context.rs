@@ -217,7 +217,7 @@ fn unmatched(id: Arc<str>, peer: Option<SocketAddr>) -> RequestInfo {
 }
 
 /// The client's id when it is 1 to 128 visible ASCII characters, else a new UUID v4.
-fn request_id(headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
+pub(super) fn request_id(headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
     let taken = REQUEST_ID_HEADERS.iter().find_map(|name| {
         let value = headers.get(name)?;
         let text = value.to_str().ok()?;

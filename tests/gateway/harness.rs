@@ -44,9 +44,10 @@ pub(crate) struct Setup {
     /// Further top-level keys.
     more: serde_json::Map<String, Value>,
     /// Tokens file.
-    tokens: Option<Value>,
+    tokens: Option<String>,
     /// Variables; an empty one is not set.
     variables: Vec<(&'static str, String)>,
+    log: &'static str,
 }
 
 /// A backend of a setup: its id is also its label.
@@ -73,6 +74,7 @@ impl Setup {
             more: serde_json::Map::new(),
             tokens: None,
             variables: vec![],
+            log: "debug",
         }
     }
 
@@ -107,7 +109,7 @@ impl Setup {
 
     /// The content of `auth/tokens.yaml`.
     pub(crate) fn tokens(mut self, tokens: Value) -> Self {
-        self.tokens = Some(tokens);
+        self.tokens = Some(tokens.to_string());
         self
     }
 
@@ -135,6 +137,18 @@ impl Setup {
     /// A further key of the models file.
     pub(crate) fn catalog(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.catalog[key] = value.into();
+        self
+    }
+
+    /// The tokens file as it is written.
+    pub(crate) fn tokens_yaml(mut self, yaml: &str) -> Self {
+        self.tokens = Some(yaml.to_owned());
+        self
+    }
+
+    /// What is logged instead of `debug`.
+    pub(crate) fn log(mut self, level: &'static str) -> Self {
+        self.log = level;
         self
     }
 
@@ -168,7 +182,7 @@ impl Setup {
         write("conf/models.yaml", &catalog);
         if let Some(tokens) = &self.tokens {
             std::fs::create_dir(dir.path().join("auth")).unwrap();
-            write("auth/tokens.yaml", tokens);
+            std::fs::write(dir.path().join("auth/tokens.yaml"), tokens).unwrap();
         }
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let (addr, admin) = free_addrs();
@@ -179,7 +193,7 @@ impl Setup {
             .env("DGX_GATEWAY_ADMIN_LISTEN", admin.to_string())
             .env("DGX_GATEWAY_DATA_DIR", dir.path().join("data"))
             .env("DGX_GATEWAY_DEFAULT_USER_ID", "alice")
-            .env("DGX_GATEWAY_LOG", "debug")
+            .env("DGX_GATEWAY_LOG", self.log)
             .env("RUST_API_BEARER", BEARER)
             .env("RATE_LIMIT_PER_SECOND", "1000")
             .env("RATE_LIMIT_BURST", "100000")

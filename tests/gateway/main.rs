@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod augment;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod bridge;
@@ -28,6 +30,8 @@ mod headers;
 #[cfg(test)]
 mod held;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod keepalive;
 #[cfg(test)]
 mod limits;
@@ -42,11 +46,15 @@ mod models_quota;
 #[cfg(test)]
 mod models_rules;
 #[cfg(test)]
+mod pages;
+#[cfg(test)]
 mod proxies;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod shared_limits;
 #[cfg(test)]

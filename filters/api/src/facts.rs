@@ -144,6 +144,46 @@ impl WorstCase {
     }
 }
 
+/// Which additions to prompts the tenant has switched on. Stated with [`Principal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AugmentSwitches {
+    /// Notes about the user.
+    pub memory: bool,
+    /// Tools that the gateway runs itself.
+    pub server_tools: bool,
+    /// Prompts of tenant, scope and user.
+    pub system_prompt: bool,
+}
+
+impl Default for AugmentSwitches {
+    fn default() -> Self {
+        Self { memory: true, server_tools: true, system_prompt: true }
+    }
+}
+
+/// Whether the gateway adds something of one kind to a prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Augment {
+    /// No: the configuration of the tenant says so.
+    Disabled,
+    /// No: the request says so.
+    Off,
+    /// Yes.
+    #[default]
+    On,
+}
+
+/// What may be added to the prompt of this request, once request and tenant were asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Augmentation {
+    /// Notes about the user.
+    pub memory: Augment,
+    /// Tools that the gateway runs itself.
+    pub server_tools: Augment,
+    /// Prompts of tenant, scope and user.
+    pub system_prompt: Augment,
+}
+
 /// Tokens of a finished model call, as the upstream reported them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

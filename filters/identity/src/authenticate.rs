@@ -106,6 +106,7 @@ impl Gate {
             return Err(refusal::foreign_address().into());
         }
         cx.facts.insert(principal(known, tenant));
+        cx.facts.insert(tenant.defaults.augment_switches());
         cx.facts.insert_shared(Arc::clone(&known.token));
         cx.facts.insert_shared(Arc::clone(&tenant.limits));
         Ok(())

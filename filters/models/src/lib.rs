@@ -25,6 +25,7 @@ mod endpoint;
 mod events;
 mod filter;
 mod glob;
+mod hidden;
 mod info;
 mod judge;
 mod max_tokens;

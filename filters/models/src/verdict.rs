@@ -14,6 +14,7 @@ use crate::backend::Protocol;
 use crate::daily_quota::DailyQuota;
 use crate::dialect;
 use crate::filter::ModelsExchange;
+use crate::hidden::without_credential;
 use crate::judge;
 use crate::relay::Relay;
 use crate::sound::Sound;
@@ -112,6 +113,7 @@ impl ModelsExchange {
         if matches!(status.as_u16(), 402 | 429) {
             entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
         }
+        let body = &*without_credential(body, entry.backend.credential.as_ref().map(|(_, value)| value));
         tracing::debug!(
             backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
             "a backend refused"
