@@ -17,8 +17,12 @@ mod bridge;
 mod client_ip;
 mod connections;
 mod context;
+mod cors;
+mod decode;
 mod duplex;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod heads;
 mod replay;
 mod spool;

@@ -67,7 +67,7 @@ impl World {
             build(env).map_err(|source| WorldError::Build { part: name.to_owned(), source })?;
         }
         let endpoints = build_endpoints(registry, env)?;
-        let routes = build_routes(plans, config, &endpoints, env)?;
+        let routes = build_routes(plans, config, registry, &endpoints, env)?;
         Ok(Self { endpoints, routes, renderer: Arc::clone(&registry.renderer), server: config.server.clone() })
     }
 
@@ -143,6 +143,11 @@ fn plan_route(spec: RouteSpec, registry: &Registry, problems: &mut Vec<Problem>)
     {
         problem(format!("routes[{}].endpoint", spec.path), format!("unknown endpoint {name}"));
     }
+    if let Some(name) = &spec.dialect
+        && registry.dialect_named(name).is_none()
+    {
+        problem(format!("routes[{}].dialect", spec.path), format!("unknown dialect {name}"));
+    }
     (problems.len() == before).then_some(RoutePlan { spec, filters })
 }
 
@@ -167,6 +172,7 @@ fn build_endpoints(registry: &Registry, env: &BuildEnv) -> Result<HashMap<&'stat
 fn build_routes(
     plans: Vec<RoutePlan>,
     config: &Config,
+    registry: &Registry,
     endpoints: &HashMap<&'static str, axum::Router>,
     env: &BuildEnv,
 ) -> Result<RouteTable, WorldError> {
@@ -188,12 +194,14 @@ fn build_routes(
             RouteEnd::Fixed(end) => End::Fixed(fixed(end)),
             RouteEnd::Planned => End::Planned,
         };
+        let dialect = spec.dialect.as_deref().and_then(|name| registry.dialect_named(name));
         let route = Arc::new(Route {
             name: spec.path.as_str().into(),
             methods: spec.methods,
             filters: built,
             need,
             max_body_bytes: spec.max_body_bytes.or(spec.upload.then_some(config.server.max_upload_bytes)),
+            dialect,
             end,
         });
         table.add(&spec.path, &spec.aliases, &route).map_err(|error| {

@@ -27,6 +27,8 @@ pub struct RouteFile {
     pub endpoint: Option<String>,
     /// `planned` (a filter of the route chooses), or the URL of one upstream.
     pub upstream: Option<String>,
+    /// Dialect in which errors of this path, and of paths below it that are unknown, are said: `messages`. Default: that of chat.
+    pub dialect: Option<String>,
     /// Largest request body in bytes, 0 to 1099511627776. Default: `server.max_body_bytes`.
     pub max_body_bytes: Option<u64>,
     /// Whether the body is an upload: then `server.max_upload_bytes` is its limit. Default false.
@@ -103,6 +105,8 @@ pub struct RouteSpec {
     pub methods: Vec<Method>,
     /// Filters in order.
     pub filters: Vec<FilterEntry>,
+    /// Dialect of errors, if not the default.
+    pub dialect: Option<String>,
     /// Largest request body, if not one of the server's.
     pub max_body_bytes: Option<usize>,
     /// Whether the body is an upload.
@@ -153,6 +157,7 @@ fn check(mut route: RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option
         aliases: route.aliases,
         methods,
         filters,
+        dialect: route.dialect,
         max_body_bytes: max_body_bytes.flatten(),
         upload: route.upload,
         end,

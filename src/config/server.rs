@@ -47,6 +47,29 @@ pub struct ServerFile {
     /// for failed logins, public pages, `cidrs` and the log. A network that holds clients lets them choose their
     /// address.
     pub trusted_proxies: Vec<String>,
+    /// Which web pages may call the gateway from a browser.
+    pub cors: CorsFile,
+}
+
+/// File shape of `server.cors`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CorsFile {
+    /// Origins such as `https://app.example` or `http://localhost:5173`, or `"*"` for all. Default: none, then no CORS
+    /// header is sent and `OPTIONS` is answered 405.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Origins whose pages may call from a browser.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AllowedOrigins {
+    /// All.
+    Any,
+    /// These, in lower case; none by default.
+    Listed(Arc<[String]>),
+    /// None.
+    #[default]
+    None,
 }
 
 /// Checked `server`.
@@ -74,6 +97,8 @@ pub struct Server {
     pub threads: usize,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// Origins whose pages may call from a browser.
+    pub allowed_origins: AllowedOrigins,
 }
 
 impl Server {
@@ -119,6 +144,7 @@ impl Server {
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         let threads = check.number("server.threads", "", file.threads, 1, 1024, processors);
         let trusted_proxies = check.networks("server.trusted_proxies", &file.trusted_proxies);
+        let allowed_origins = check.origins("server.cors.allowed_origins", &file.cors.allowed_origins);
         Self {
             listen,
             admin_listen,
@@ -131,6 +157,7 @@ impl Server {
             drain: Duration::from_secs(drain as u64),
             threads,
             trusted_proxies,
+            allowed_origins,
         }
     }
 }
@@ -164,6 +191,25 @@ impl Checker<'_> {
         networks.into()
     }
 
+    fn origins(&mut self, key: &str, file: &[String]) -> AllowedOrigins {
+        let mut origins = Vec::with_capacity(file.len());
+        for (index, text) in file.iter().enumerate() {
+            match text.as_str() {
+                "*" => origins.push(String::new()),
+                _ if is_origin(text) => origins.push(text.to_ascii_lowercase()),
+                _ => self.problems.push(Problem::at(
+                    format!("{key}[{index}]"),
+                    "must be \"*\" or an origin such as https://app.example: scheme, host and port, nothing behind them",
+                )),
+            }
+        }
+        match origins.as_slice() {
+            [] => AllowedOrigins::None,
+            all if all.iter().any(String::is_empty) => AllowedOrigins::Any,
+            _ => AllowedOrigins::Listed(origins.into()),
+        }
+    }
+
     fn number(&mut self, key: &str, variable: &str, file: Option<u64>, least: u64, most: u64, default: u64) -> usize {
         let value = match self.ambient.var(variable) {
             Some(text) => text.parse().ok(),
@@ -177,6 +223,14 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// Scheme, host and perhaps a port, as browsers send them.
+fn is_origin(text: &str) -> bool {
+    let Ok(uri) = text.parse::<http::Uri>() else { return false };
+    let Some(authority) = uri.authority() else { return false };
+    let written = format!("{}://{authority}", uri.scheme_str().unwrap_or_default());
+    written.eq_ignore_ascii_case(text) && !authority.as_str().contains('@')
 }
 
 /// A network, or an address, which is the network of just that address. IPv4 in IPv6 form is IPv4, as for clients.
@@ -256,6 +310,24 @@ mod tests {
         assert_eq!(problems, []);
         let networks: Vec<String> = server.trusted_proxies.iter().map(ToString::to_string).collect();
         assert_eq!(networks, ["10.0.0.0/8", "127.0.0.1/32", "::1/128", "192.0.2.1/32", "198.51.100.0/24"]);
+    }
+
+    #[test]
+    fn allowed_origins_are_origins_or_all() {
+        let check = |origins: &[&str]| {
+            let cors = CorsFile { allowed_origins: origins.iter().map(|origin| (*origin).to_owned()).collect() };
+            let mut problems = Vec::new();
+            let file = ServerFile { cors, ..ServerFile::default() };
+            (Server::check(file, &Ambient::default(), &mut problems).allowed_origins, problems.len())
+        };
+        let listed =
+            |origins: &[&str]| AllowedOrigins::Listed(origins.iter().map(|origin| (*origin).to_owned()).collect());
+        assert_eq!(check(&[]), (AllowedOrigins::None, 0));
+        assert_eq!(check(&["https://a.example", "*"]), (AllowedOrigins::Any, 0));
+        assert_eq!(check(&["https://A.example:8443"]), (listed(&["https://a.example:8443"]), 0));
+        for bad in ["a.example", "https://a.example/", "https://a.example/x", "https://u@a.example", "", "null"] {
+            assert_eq!(check(&[bad, "http://[::1]:5173"]), (listed(&["http://[::1]:5173"]), 1), "{bad}");
+        }
     }
 
     #[test]

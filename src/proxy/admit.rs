@@ -9,9 +9,10 @@ use http::{HeaderValue, header};
 use pingora::Error;
 use pingora::proxy::Session;
 
-use super::body::{BodyLimits, ReadError, declared_length, read_beginning, read_whole, say_continue, too_large};
+use super::body::{BodyLimits, ReadError, read_beginning, read_whole, say_continue};
 use super::bridge::{self, Served};
 use super::context::RequestCtx;
+use super::cors;
 use super::replay::{Beginning, ReplayHandle};
 use super::upgrade;
 use crate::route::{End, Match, Route};
@@ -54,7 +55,13 @@ impl From<ReadError> for Stop {
 
 /// Runs the request phase. `refuses`: the process is being stopped and takes no new work.
 pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: bool) -> Result<Admitted, Stop> {
-    let route = match_route(session, ctx)?;
+    let route = match match_route(session, ctx)? {
+        Matched::Route(route) => route,
+        Matched::Preflight(reply) => {
+            bridge::respond(session, ctx, *reply).await?;
+            return Ok(Admitted::Answered);
+        }
+    };
     // pages that are made here still answer: who asks whether the process is ready has to hear that it is not
     if refuses && !matches!(route.end, End::Endpoint(_)) {
         return Err(stopping().into());
@@ -64,11 +71,8 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
         bridge::respond(session, ctx, *reply).await?;
         return Ok(Admitted::Answered);
     }
-    let limit = route.max_body_bytes.unwrap_or(ctx.world.server.max_body_bytes);
-    if declared_length(session).is_some_and(|length| length > limit as u64) {
-        return Err(too_large(limit).into());
-    }
-    ctx.max_body_bytes = limit;
+    let head: &http::request::Parts = session.req_header();
+    ctx.chain.shared.cx(head).refuse_declared_too_large()?;
     ctx.switching = route.fixed().is_some_and(|fixed| fixed.websocket) && upgrade::asked(session.req_header())?;
     let mut beginning = None;
     match route.need {
@@ -93,19 +97,34 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
     }
 }
 
-fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Arc<Route>, FilterError> {
+enum Matched {
+    Preflight(Box<Reply>),
+    Route(Arc<Route>),
+}
+
+fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Matched, FilterError> {
     let head = session.req_header();
     let world = Arc::clone(&ctx.world);
     match world.routes.find(&head.method, head.uri.path()) {
         Match::Route(route, path) => {
+            ctx.speak(route.dialect.as_ref());
             ctx.path = path.as_str().to_owned();
-            ctx.chain.shared.request.route = Arc::clone(&route.name);
+            let request = &mut ctx.chain.shared.request;
+            request.route = Arc::clone(&route.name);
+            request.max_body_bytes = route.max_body_bytes.unwrap_or(world.server.max_body_bytes);
             ctx.route = Some(Arc::clone(route));
-            Ok(Arc::clone(route))
+            Ok(Matched::Route(Arc::clone(route)))
         }
-        Match::NotFound => Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path.")),
+        Match::NotFound => {
+            ctx.speak(world.routes.dialect_above(head.uri.path()));
+            Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path."))
+        }
         Match::MethodNotAllowed(route, allow) => {
+            ctx.speak(route.dialect.as_ref());
             ctx.chain.shared.request.route = Arc::clone(&route.name);
+            if ctx.cors.is_some() && cors::is_preflight(&head.method, &head.headers) {
+                return Ok(Matched::Preflight(Box::new(cors::preflight(&allow, &head.headers))));
+            }
             let message = format!("This path does not accept {}.", head.method);
             let error = FilterError::client(ErrorCode::MethodNotAllowed, message);
             Err(match HeaderValue::from_str(&allow) {
@@ -128,7 +147,11 @@ async fn head_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option<
 
 async fn read_body(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), ReadError> {
     let started = ctx.chain.shared.request.started;
-    let limits = BodyLimits { max_bytes: ctx.max_body_bytes, until: started + ctx.world.server.total_timeout };
+    let limits = BodyLimits {
+        max_bytes: ctx.chain.request().max_body_bytes,
+        coding: ctx.chain.facts().get().copied(),
+        until: started + ctx.world.server.total_timeout,
+    };
     let RequestCtx { held, chain, .. } = ctx;
     let look = |session: &Session, piece: &_| chain.request_chunk(session.req_header(), piece);
     ctx.body = read_whole(session, limits, held, look).await?;
@@ -137,7 +160,11 @@ async fn read_body(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Re
 
 async fn read_start(session: &mut Session, ctx: &mut RequestCtx) -> Result<Beginning, ReadError> {
     let started = ctx.chain.shared.request.started;
-    let limits = BodyLimits { max_bytes: ctx.max_body_bytes, until: started + ctx.world.server.total_timeout };
+    let limits = BodyLimits {
+        max_bytes: ctx.chain.request().max_body_bytes,
+        coding: None, // a body that streams passes as it comes
+        until: started + ctx.world.server.total_timeout,
+    };
     let spool = ctx.spools.open();
     let chain = &mut ctx.chain;
     let look = |session: &Session, piece: Option<&_>| {

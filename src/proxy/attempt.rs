@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dgx_gateway_filter::upstream::{
-    AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, KeepAlive, Upstream, Verdict,
+    AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, HttpVersion, KeepAlive, Upstream, Verdict,
 };
 use dgx_gateway_filter::{ErrorCode, FilterError, Outcome, ResponseHead};
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
@@ -66,6 +66,21 @@ pub(super) struct Attempt {
     pub stale: bool,
     /// A filter had the same target tried once more; it is not asked a third time.
     pub again: bool,
+}
+
+impl Attempt {
+    /// Goes on to the next target.
+    fn advance(&mut self) {
+        self.index += 1;
+        self.stale = false;
+        self.again = false;
+    }
+
+    /// Stays at the same target for another attempt; false when it has been repeated already.
+    fn repeat(&mut self) -> bool {
+        self.stale = false;
+        !std::mem::replace(&mut self.again, true)
+    }
 }
 
 /// What follows from a verdict.
@@ -166,17 +181,11 @@ impl RequestCtx {
                 Next::ReadBody(max_bytes)
             }
             Verdict::ReadBody { .. } => Next::Relay,
-            Verdict::Again if self.replay.is_some() && !self.attempt.again => {
-                self.attempt.again = true;
-                self.attempt.stale = false;
-                Next::Retry
-            }
+            Verdict::Again if self.replay.is_some() && self.attempt.repeat() => Next::Retry,
             Verdict::Next
                 if self.can_repeat(result) && self.attempt.index + 1 < self.chain.shared.plan.targets.len() =>
             {
-                self.attempt.index += 1;
-                self.attempt.stale = false;
-                self.attempt.again = false;
+                self.attempt.advance();
                 Next::Retry
             }
             Verdict::Again | Verdict::Next => self.fail(exhausted(result)),
@@ -290,7 +299,16 @@ fn fill_fixed(route: &Route, head: &http::request::Parts, request: &mut AttemptR
             request.headers.extend(head.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
     }
+    if fixed.upstream.version == HttpVersion::Http2 && takes_trailers(head) {
+        request.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     (request.timeouts.first_byte, request.timeouts.idle) = (fixed.idle, fixed.idle);
+}
+
+/// Whether the client can be given trailers: towards HTTP/1.1 the engine writes none.
+fn takes_trailers(client: &http::request::Parts) -> bool {
+    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    client.version == http::Version::HTTP_2 && client.headers.get_all(header::TE).iter().any(says_so)
 }
 
 /// Headers of a call of gRPC that are part of its protocol.
@@ -338,5 +356,21 @@ pub(super) fn failure_of(error: &Error) -> AttemptFailure {
         | ErrorType::SocketError
         | ErrorType::BindError => AttemptFailure::Connect,
         _ => AttemptFailure::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_repeated_once_and_the_next_one_once_more() {
+        let mut attempt = Attempt { stale: true, ..Attempt::default() };
+        assert!(attempt.repeat());
+        assert_eq!((attempt.index, attempt.stale), (0, false), "its pooled connection may be dead once more");
+        assert!(!attempt.repeat() && !attempt.repeat());
+        attempt.advance();
+        assert_eq!((attempt.index, attempt.again, attempt.stale), (1, false, false));
+        assert!(attempt.repeat() && !attempt.repeat());
     }
 }

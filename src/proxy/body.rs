@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use dgx_gateway_filter::facts::ContentCoding;
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Rope};
 use pingora::proxy::Session;
 
+use super::decode::Decoder;
 use super::replay::Beginning;
 use super::spool::Spool;
 
@@ -109,7 +111,10 @@ impl From<FilterError> for ReadError {
 /// Limits of one read.
 #[derive(Clone, Copy)]
 pub(super) struct BodyLimits {
+    /// Largest body, after decoding.
     pub max_bytes: usize,
+    /// How it is compressed.
+    pub coding: Option<ContentCoding>,
     /// When it has to be complete.
     pub until: Instant,
 }
@@ -124,21 +129,82 @@ pub(super) async fn read_whole(
     held: &mut Held,
     mut look: impl FnMut(&Session, &Bytes) -> Result<(), FilterError>,
 ) -> Result<Rope, ReadError> {
-    let declared = declared_length(session).and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let coded = limits.coding.map(Decoder::new).transpose().map_err(undecodable)?;
+    // of a compressed body nobody knows how large it will be
+    let declared = declared_length(session).and_then(|length| usize::try_from(length).ok());
+    let declared = declared.filter(|_| coded.is_none()).unwrap_or(0);
     reserve(held, declared.min(AHEAD))?;
     say_continue(session).await?;
-    let mut collector = Collector::default();
+    let mut taken = Taken { collector: Collector::default(), declared, max_bytes: limits.max_bytes, held };
+    let mut coded = coded;
     while let Some(piece) = next_piece(session, limits.until).await? {
-        let total = collector.len() + piece.len();
-        if total > limits.max_bytes {
-            return Err(too_large(limits.max_bytes).into());
+        match &mut coded {
+            None => taken.take(session, piece, &mut look)?,
+            Some(decoder) => decoder.push(&piece, |step| Ok::<_, Decoding>(taken.take(session, step, &mut look)?))?,
+        }
+    }
+    if let Some(decoder) = coded {
+        decoder.finish(|step| Ok::<_, Decoding>(taken.take(session, step, &mut look)?))?;
+    }
+    Ok(taken.collector.finish())
+}
+
+/// What has been read of a body, within its limits.
+struct Taken<'a> {
+    collector: Collector,
+    declared: usize,
+    max_bytes: usize,
+    held: &'a mut Held,
+}
+
+impl Taken<'_> {
+    fn take(
+        &mut self,
+        session: &Session,
+        piece: Bytes,
+        look: &mut impl FnMut(&Session, &Bytes) -> Result<(), FilterError>,
+    ) -> Result<(), FilterError> {
+        let total = self.collector.len() + piece.len();
+        if total > self.max_bytes {
+            return Err(FilterError::too_large(self.max_bytes));
         }
         // what is declared is reserved as it arrives, a little ahead: a client that only announces holds nothing
-        reserve(held, declared.min(total + AHEAD).max(total))?;
+        reserve(self.held, self.declared.min(total + AHEAD).max(total))?;
         look(session, &piece)?;
-        collector.push(piece);
+        self.collector.push(piece);
+        Ok(())
     }
-    Ok(collector.finish())
+}
+
+/// Why a compressed body was not decoded to its end.
+enum Decoding {
+    Damaged(std::io::Error),
+    Refused(FilterError),
+}
+
+impl From<std::io::Error> for Decoding {
+    fn from(error: std::io::Error) -> Self {
+        Self::Damaged(error)
+    }
+}
+
+impl From<FilterError> for Decoding {
+    fn from(error: FilterError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<Decoding> for ReadError {
+    fn from(decoding: Decoding) -> Self {
+        match decoding {
+            Decoding::Damaged(error) => undecodable(error).into(),
+            Decoding::Refused(error) => error.into(),
+        }
+    }
+}
+
+fn undecodable(error: std::io::Error) -> FilterError {
+    FilterError::client(ErrorCode::InvalidJson, "The body is not what its Content-Encoding says.").source(error)
 }
 
 /// Reads the beginning of a body, as far as `look` wants to see it before the upstream is chosen: each piece is shown
@@ -161,7 +227,7 @@ pub(super) async fn read_beginning(
             break;
         };
         if spool.len() + piece.len() > limits.max_bytes {
-            return Err(too_large(limits.max_bytes).into());
+            return Err(FilterError::too_large(limits.max_bytes).into());
         }
         enough = look(session, Some(&piece))?;
         spool.append(&piece).await?;
@@ -200,10 +266,6 @@ async fn next_piece(session: &mut Session, until: Instant) -> Result<Option<Byte
 
 pub(super) fn too_late() -> FilterError {
     FilterError::client(ErrorCode::InvalidJson, "The body did not arrive in time.")
-}
-
-pub(super) fn too_large(limit: usize) -> FilterError {
-    FilterError::client(ErrorCode::BodyTooLarge, format!("The body is larger than {limit} bytes."))
 }
 
 pub(super) fn overloaded() -> FilterError {

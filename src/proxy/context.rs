@@ -14,8 +14,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::proxy::Session;
 
 use super::attempt::Attempt;
-use super::body::{Held, too_large};
+use super::body::Held;
 use super::client_ip::client_ip;
+use super::cors;
 use super::final_head;
 use super::replay::ReplayHandle;
 use super::spool::Spools;
@@ -106,8 +107,6 @@ pub struct RequestCtx {
     pub(super) held: Held,
     pub(super) held_answer: Held,
     pub(super) spools: Arc<Spools>,
-    /// Largest request body of the route.
-    pub(super) max_body_bytes: usize,
     /// Bytes of a body that streams through.
     pub(super) streamed: usize,
     pub(super) attempt: Attempt,
@@ -120,12 +119,13 @@ pub struct RequestCtx {
     pub(super) answered_code: Option<ErrorCode>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) busy: Option<super::connections::Busy>,
+    /// The origin whose page may read the answer, as it is told to its browser.
+    pub(super) cors: Option<HeaderValue>,
 }
 
 impl RequestCtx {
     pub(super) fn new(world: Arc<World>, held: Held, held_answer: Held, spools: Arc<Spools>) -> Self {
-        let request =
-            RequestInfo { id: Arc::from(""), route: Arc::from(UNMATCHED), peer: None, started: Instant::now() };
+        let request = unmatched(Arc::from(""), None);
         let shared = Shared {
             request,
             facts: Facts::default(),
@@ -142,7 +142,6 @@ impl RequestCtx {
             held,
             held_answer,
             spools,
-            max_body_bytes: 0,
             streamed: 0,
             attempt: Attempt::default(),
             replay: None,
@@ -151,6 +150,7 @@ impl RequestCtx {
             answered_code: None,
             in_flight: None,
             busy: None,
+            cors: None,
         }
     }
 
@@ -158,7 +158,7 @@ impl RequestCtx {
     pub(super) fn begin(&mut self, head: &http::request::Parts, peer: Option<SocketAddr>, metrics: &CoreMetrics) {
         let (id, value) = request_id(&head.headers);
         let shared = &mut self.chain.shared;
-        shared.request = RequestInfo { id, route: Arc::from(UNMATCHED), peer, started: Instant::now() };
+        shared.request = unmatched(id, peer);
         for name in REQUEST_ID_HEADERS {
             shared.reply_headers.insert(name, value.clone());
         }
@@ -166,6 +166,7 @@ impl RequestCtx {
             let client = client_ip(peer.ip(), &head.headers, &self.world.server.trusted_proxies);
             shared.facts.insert(ClientIp(client));
         }
+        self.cors = cors::allowed(&self.world.server.allowed_origins, &head.headers);
         self.in_flight = Some(metrics.enter(head.uri.path()));
     }
 
@@ -178,8 +179,9 @@ impl RequestCtx {
     /// A piece of a body that is not held: counted, and shown to the filters.
     pub(super) fn passing(&mut self, head: &http::request::Parts, piece: &Bytes) -> Result<(), FilterError> {
         self.streamed += piece.len();
-        if self.streamed > self.max_body_bytes {
-            return Err(too_large(self.max_body_bytes));
+        let limit = self.chain.request().max_body_bytes;
+        if self.streamed > limit {
+            return Err(FilterError::too_large(limit));
         }
         self.chain.request_chunk(head, piece)
     }
@@ -201,14 +203,32 @@ impl RequestCtx {
         }
     }
 
+    /// Errors of this request are said in this dialect, if there is one, and its answers carry the header that it
+    /// has for the request id.
+    pub(super) fn speak(&mut self, dialect: Option<&Arc<dyn ErrorRenderer>>) {
+        let Some(dialect) = dialect else { return };
+        let shared = &mut self.chain.shared;
+        if let Some(name) = dialect.request_id_header()
+            && let Some(id) = REQUEST_ID_HEADERS.iter().find_map(|known| shared.reply_headers.get(known)).cloned()
+        {
+            shared.reply_headers.insert(name, id);
+        }
+        shared.renderer = Some(Arc::clone(dialect));
+    }
+
     /// The dialect in which errors of this request are said.
     pub(crate) fn renderer(&self) -> Arc<dyn ErrorRenderer> {
         Arc::clone(self.chain.shared.renderer.as_ref().unwrap_or(&self.world.renderer))
     }
 }
 
+/// What is known before a route is.
+fn unmatched(id: Arc<str>, peer: Option<SocketAddr>) -> RequestInfo {
+    RequestInfo { id, route: Arc::from(UNMATCHED), peer, started: Instant::now(), max_body_bytes: 0 }
+}
+
 /// The client's id when it is 1 to 128 visible ASCII characters, else a new UUID v4.
-fn request_id(headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
+pub(super) fn request_id(headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
     let taken = REQUEST_ID_HEADERS.iter().find_map(|name| {
         let value = headers.get(name)?;
         let text = value.to_str().ok()?;

@@ -5,12 +5,11 @@
 //! sends much before it reads on (gRPC allows it) waits for room, too, and both would wait until a limit ends the
 //! call. So these exchanges run here, on connections of the engine's own connector.
 
-use std::future::poll_fn;
+mod upload;
 
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, HttpVersion};
 use dgx_gateway_filter::{BodyNeed, FilterError};
-use h2::{Reason, SendStream};
 use http::{Method, Version, header, uri};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -22,6 +21,7 @@ use pingora::upstreams::peer::{HttpPeer, Peer};
 use pingora::{Error, ErrorType, OrErr};
 use tokio::time::Instant;
 
+use self::upload::{Failed, Step, Upload};
 use super::admit::Stop;
 use super::attempt::{Next, Stage, exhausted, failure_of};
 use super::context::RequestCtx;
@@ -41,16 +41,6 @@ impl Default for Duplex {
     fn default() -> Self {
         Self { connector: Connector::new(None), resolver: Resolver::default() }
     }
-}
-
-/// What happened next in an exchange.
-enum Step {
-    /// The upstream sent this.
-    Answer(HttpTask),
-    /// The client sent this, or its end.
-    Read(Option<Bytes>),
-    /// The upstream took something.
-    Sent,
 }
 
 impl RequestCtx {
@@ -138,11 +128,9 @@ async fn exchange(
     let sent = upstream.write_request_header(Box::new(head), false);
     let writer = sent.ok().and_then(|()| upstream.take_request_body_writer());
     let Some(writer) = writer else { return Err(failed(session, ctx, AttemptFailure::Reset)) };
-    let mut upload = Upload { writer, piece: Bytes::new(), end: false, done: false, broken: false };
+    let mut upload = Upload::new(writer);
     let result = pass(session, ctx, upstream, &mut upload).await;
-    if result.is_err() || !upload.done {
-        upload.writer.send_reset(Reason::CANCEL);
-    }
+    upload.finish(result.is_ok());
     result?;
     if !session.is_body_done() {
         session.set_keepalive(None);
@@ -181,7 +169,7 @@ async fn pass(
     let mut part = Part::Head;
     loop {
         let step = tokio::select! {
-            step = from_client(session, upload) => step,
+            step = upload.step(session) => step,
             task = from_upstream(upstream, &mut part) => match task {
                 Ok(task) => Ok(Step::Answer(task)),
                 Err(error) => Err(Failed::Upstream(error)),
@@ -200,91 +188,22 @@ async fn pass(
             Err(Failed::Client(error)) => return Err(error.into_down().into()),
             Err(Failed::Sending(error)) => {
                 tracing::debug!(%error, "an upstream takes no more of a request");
-                upload.broken = true; // it may have answered before; if not, reading the answer says so
+                upload.give_up(); // it may have answered before; if not, reading the answer says so
             }
             Err(Failed::Upstream(error)) => return Err(failed(session, ctx, failure_of(&error))),
         }
     }
 }
 
-/// Who failed.
-enum Failed {
-    Client(Box<Error>),
-    Sending(h2::Error),
-    Upstream(Box<Error>),
-}
-
-/// What of a request is on its way to the upstream: at most one piece of the client.
-struct Upload {
-    writer: SendStream<Bytes>,
-    piece: Bytes,
-    /// The piece is the last one.
-    end: bool,
-    /// Everything was sent.
-    done: bool,
-    /// The upstream takes nothing more.
-    broken: bool,
-}
-
-impl Upload {
-    fn waits(&self) -> bool {
-        !self.done && !self.broken && (self.end || !self.piece.is_empty())
-    }
-
-    /// Sends as much as the upstream takes now; waits until it takes something.
-    ///
-    /// # Cancel safety
-    /// Dropping it loses nothing.
-    async fn send(&mut self) -> Result<(), h2::Error> {
-        let mut room = self.piece.len();
-        if room > 0 {
-            self.writer.reserve_capacity(room);
-            room = match poll_fn(|cx| self.writer.poll_capacity(cx)).await {
-                Some(room) => room?.min(self.piece.len()),
-                None => return Err(Reason::STREAM_CLOSED.into()),
-            };
-        }
-        let part = self.piece.split_to(room);
-        let last = self.end && self.piece.is_empty();
-        self.writer.send_data(part, last)?;
-        self.done = last;
-        Ok(())
-    }
-}
-
-/// Sends what waits, and else reads what the client sends; watches meanwhile whether it is still there.
-///
-/// # Cancel safety
-/// Dropping it loses nothing.
-async fn from_client(session: &mut Session, upload: &mut Upload) -> Result<Step, Failed> {
-    if !upload.waits() && !upload.broken {
-        let read = session.downstream_session.read_body_or_idle(upload.done).await;
-        return read.map(Step::Read).map_err(Failed::Client);
-    }
-    let gone = async {
-        match session.downstream_session.watch_h2_stream_close() {
-            None => std::future::pending().await, // what it sends next cannot be read yet
-            Some(left) => left.await,
-        }
-    };
-    tokio::select! {
-        biased;
-        sent = upload.send(), if !upload.broken => sent.map(|()| Step::Sent).map_err(Failed::Sending),
-        reason = gone => {
-            let reason = reason.map_err(Failed::Client)?;
-            Err(Failed::Client(Error::explain(ErrorType::H2Error, format!("the client left: {reason}"))))
-        }
-    }
-}
-
 fn read(session: &mut Session, ctx: &mut RequestCtx, upload: &mut Upload, piece: Option<Bytes>) -> Result<(), Stop> {
-    upload.end = piece.is_none() || session.is_body_done();
-    if let Some(piece) = piece {
-        if let Err(error) = ctx.passing(session.req_header(), &piece) {
-            return Err(refuse(session, ctx, error));
-        }
-        upload.piece = piece;
+    let end = piece.is_none() || session.is_body_done();
+    let piece = piece.unwrap_or_default();
+    if !piece.is_empty()
+        && let Err(error) = ctx.passing(session.req_header(), &piece)
+    {
+        return Err(refuse(session, ctx, error));
     }
+    upload.put(piece, end);
     Ok(())
 }
 

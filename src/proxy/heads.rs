@@ -8,13 +8,13 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 
 use super::context::RequestCtx;
+use super::cors;
 use super::upgrade;
 
 /// What the gateway calls itself towards upstreams.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("dgx-gateway/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Trace context goes on as it came.
 const TRACE_HEADERS: [HeaderName; 2] = [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
@@ -63,9 +63,6 @@ pub(super) fn to_upstream(
             headers.insert(name, value.clone());
         }
     }
-    if upstream.version == HttpVersion::Http2 && takes_trailers(client) {
-        headers.insert(header::TE, TRAILERS);
-    }
     match framing {
         Framing::Replayed(0) if request.method != http::Method::POST => {}
         Framing::Replayed(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
@@ -76,12 +73,6 @@ pub(super) fn to_upstream(
     }
     parts.headers = headers;
     Ok(RequestHeader::from(parts))
-}
-
-/// Whether the client can be given trailers: towards HTTP/1.1 the engine writes none.
-fn takes_trailers(client: &http::request::Parts) -> bool {
-    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
-    client.version == http::Version::HTTP_2 && client.headers.get_all(header::TE).iter().any(says_so)
 }
 
 fn frame_as(client: &http::request::Parts, version: HttpVersion, headers: &mut HeaderMap) {
@@ -140,6 +131,9 @@ impl RequestCtx {
         }
         if let Some(length) = response.length {
             parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(origin) = &self.cors {
+            cors::expose(origin, &mut parts.headers);
         }
         ResponseHeader::from(parts)
     }

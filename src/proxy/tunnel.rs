@@ -95,7 +95,7 @@ async fn switch(
     };
     let (reader, writer) = tokio::io::split(upstream.into_inner());
     let mut tunnel = Tunnel { reader, writer, up: Bytes::new(), unflushed: false, inbox: BytesMut::new() };
-    tunnel.to_client(session, first);
+    Tunnel::deliver(session, first);
     tunnel.pass(session, ctx).await;
     Ok(())
 }
@@ -122,7 +122,8 @@ enum Step {
 }
 
 impl Tunnel {
-    fn to_client(&mut self, session: &mut Session, piece: Bytes) {
+    /// Puts a piece on its way to the client.
+    fn deliver(session: &mut Session, piece: Bytes) {
         if !piece.is_empty() {
             session.downstream_session.send_downstream_proxy_task(HttpTask::UpgradedBody(Some(piece), false));
         }
@@ -162,7 +163,7 @@ impl Tunnel {
                 Step::Received(Ok(_)) => {
                     let piece = self.inbox.split().freeze();
                     self.inbox.reserve(READ);
-                    self.to_client(session, piece);
+                    Self::deliver(session, piece);
                 }
                 Step::Sent(Ok(())) | Step::Written(Ok(_)) => {}
                 Step::Sent(Err(_)) | Step::Received(Err(_)) => upstream_left = true,

@@ -208,6 +208,25 @@ async fn an_answer_of_trailers_only_stays_one() {
 }
 
 #[tokio::test]
+async fn a_request_without_a_body_gets_trailers_too() {
+    let mut service = Service::open().await;
+    let gateway = started(service.addr).await;
+    let mut client = gateway.h2().await;
+    for body in [&b""[..], b"answer"] {
+        // such a request goes through the engine, which holds what it may have to send again
+        let mut exchange = call(&mut client, &gateway, "/pkg.Service/Do", &[("content-length", "0")]).await;
+        exchange.end().unwrap();
+        let mut call = service.call().await;
+        assert_eq!(call.head.headers["te"], "trailers");
+        let mut stream = call.answer();
+        send(&mut stream, body).await;
+        stream.send_trailers(trailers("0")).unwrap();
+        let response = whole(&mut exchange).await;
+        assert_eq!((&response.body[..], status(&response)), (body, Some("0")));
+    }
+}
+
+#[tokio::test]
 async fn each_message_is_answered_before_the_next_is_sent() {
     let mut service = Service::open().await;
     let gateway = started(service.addr).await;
@@ -283,11 +302,15 @@ async fn a_client_that_does_not_read_holds_up_nobody_else() {
     let mut exchange = call(&mut client, &gateway, "/pkg.Service/Do", &[]).await;
     exchange.end().unwrap();
     let mut other = service.call().await;
-    let mut stream = other.answer();
-    send(&mut stream, &fill(4 * MIB)).await;
-    stream.send_trailers(trailers("0")).unwrap();
+    let served = tokio::spawn(async move {
+        let mut stream = other.answer();
+        send(&mut stream, &fill(4 * MIB)).await;
+        stream.send_trailers(trailers("0")).unwrap();
+    });
     assert_eq!(whole(&mut exchange).await.body.len(), 4 * MIB);
+    served.await.unwrap();
     for task in writing {
+        assert!(!task.is_finished(), "it wrote everything, so nothing was stalled");
         task.abort();
     }
 }
@@ -421,8 +444,8 @@ async fn an_upstream_that_is_down_or_speaks_http1_is_unavailable() {
 async fn a_client_of_http1_reaches_it_too_without_trailers() {
     let mut service = Service::open().await;
     let gateway = started(service.addr).await;
-    let mut client = gateway.client().await;
     for _ in 0..2 {
+        let mut client = gateway.client().await; // an answer before the end of the request ends the connection
         client.head(&Method::POST, "/pkg.Service/Do", &[("transfer-encoding", "chunked"), ("te", "trailers")]).await;
         let mut call = service.call().await;
         assert!(!call.head.headers.contains_key("te") && !call.head.headers.contains_key("transfer-encoding"));

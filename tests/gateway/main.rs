@@ -6,11 +6,21 @@ mod harness;
 #[cfg(test)]
 mod alive;
 #[cfg(test)]
+mod augment;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod bridge;
 #[cfg(test)]
 mod cancel;
+#[cfg(test)]
+mod codings;
+#[cfg(test)]
+mod cors;
+#[cfg(test)]
+mod dialects;
+#[cfg(test)]
+mod early;
 #[cfg(test)]
 mod endpoints;
 #[cfg(test)]
@@ -22,15 +32,33 @@ mod headers;
 #[cfg(test)]
 mod held;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod keepalive;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod malformed;
+#[cfg(test)]
+mod models_context;
+#[cfg(test)]
+mod models_plain;
+#[cfg(test)]
+mod models_quota;
+#[cfg(test)]
+mod models_rules;
+#[cfg(test)]
+mod pages;
 #[cfg(test)]
 mod proxies;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod shared_limits;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]

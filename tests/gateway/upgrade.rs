@@ -111,9 +111,11 @@ async fn only_the_handshake_crosses_then_bytes_do() {
     }
 }
 
-#[tokio::test]
-async fn much_passes_in_both_directions_though_the_upstream_writes_before_it_reads() {
-    const SIZE: usize = 48 * 1024 * 1024; // more than all buffers between the two, and than the largest body
+/// More than all buffers between the two sides, and than the largest body.
+const MUCH: usize = 48 * 1024 * 1024;
+
+/// A switched connection whose client is a bare socket.
+async fn switched_bare() -> (Gateway, Stage, TcpStream, Caller) {
     let mut stage = Stage::open_for_all().await;
     let gateway = started(&stage).await;
     let mut client = TcpStream::connect(gateway.addr).await.unwrap();
@@ -126,7 +128,13 @@ async fn much_passes_in_both_directions_though_the_upstream_writes_before_it_rea
     while !head.ends_with(b"\r\n\r\n") {
         head.push(soon("the switch", client.read_u8()).await.unwrap());
     }
-    let bytes = fill(SIZE);
+    (gateway, stage, client, caller)
+}
+
+#[tokio::test]
+async fn much_passes_in_both_directions_though_the_upstream_writes_before_it_reads() {
+    let (_gateway, _stage, client, mut caller) = switched_bare().await;
+    let bytes = fill(MUCH);
     let (mut reader, mut writer) = client.into_split();
     let sent = bytes.clone();
     let sending = tokio::spawn(async move {
@@ -136,15 +144,39 @@ async fn much_passes_in_both_directions_though_the_upstream_writes_before_it_rea
     let expected = bytes.clone();
     let upstream = tokio::spawn(async move {
         caller.write(&expected).await;
-        receive(&mut caller, SIZE).await;
+        receive(&mut caller, MUCH).await;
         assert!(caller.body == expected);
         caller
     });
-    let mut got = vec![0; SIZE];
+    let mut got = vec![0; MUCH];
     soon("all of it", reader.read_exact(&mut got)).await.unwrap();
     assert!(got == bytes);
     soon("all of it at the upstream", upstream).await.unwrap();
     sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn much_passes_though_the_client_writes_before_it_reads() {
+    let (_gateway, _stage, mut client, caller) = switched_bare().await;
+    let bytes = fill(MUCH);
+    let (mut reader, mut writer) = caller.split();
+    let sent = bytes.clone();
+    let sending = tokio::spawn(async move {
+        writer.write_all(&sent).await.unwrap();
+        writer
+    });
+    let expected = bytes.clone();
+    let receiving = tokio::spawn(async move {
+        let mut got = vec![0; MUCH];
+        reader.read_exact(&mut got).await.unwrap();
+        assert!(got == expected);
+        reader
+    });
+    soon("all of it is taken", client.write_all(&bytes)).await.unwrap();
+    let mut got = vec![0; MUCH];
+    soon("all of it", client.read_exact(&mut got)).await.unwrap();
+    assert!(got == bytes);
+    soon("the upstream", async { (sending.await.unwrap(), receiving.await.unwrap()) }).await;
 }
 
 #[tokio::test]

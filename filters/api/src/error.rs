@@ -70,6 +70,12 @@ impl FilterError {
         Self::new(Blame::Client, code, message)
     }
 
+    /// The body is larger than `limit` bytes.
+    #[must_use]
+    pub fn too_large(limit: usize) -> Self {
+        Self::client(ErrorCode::BodyTooLarge, format!("The body is larger than {limit} bytes."))
+    }
+
     /// A rule of the operator refuses the request.
     pub fn policy(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Blame::Policy, code, message)

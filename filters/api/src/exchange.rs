@@ -38,6 +38,8 @@ pub struct RequestInfo {
     pub peer: Option<SocketAddr>,
     /// When the head was complete.
     pub started: Instant,
+    /// Largest body that the route takes, in bytes after decoding.
+    pub max_body_bytes: usize,
 }
 
 /// What the hooks of a request see and may change.
@@ -57,6 +59,21 @@ pub struct ExchangeCx<'a> {
 }
 
 impl ExchangeCx<'_> {
+    /// Refuses a body that the client declares to be larger than the route takes. For filters that look at other
+    /// headers of the body; the core asks, too, after all of them.
+    ///
+    /// # Errors
+    /// `body_too_large`, the client is to blame.
+    pub fn refuse_declared_too_large(&self) -> Result<(), FilterError> {
+        let declared = self.head.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        match declared.and_then(|text| text.parse::<u64>().ok()) {
+            Some(length) if length > self.request.max_body_bytes as u64 => {
+                Err(FilterError::too_large(self.request.max_body_bytes))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Address of the client: the fact [`ClientIp`], else the peer. An IPv4 address in IPv6 form is given as IPv4,
     /// so that rules and limits can't be met under two names.
     #[must_use]

@@ -47,7 +47,13 @@ impl World {
     pub(crate) fn run<K: FilterKind>(&mut self, config: &str) -> Result<(), FilterError> {
         let filter = K::build(K::check(serde_json::from_str(config).unwrap()).unwrap(), &self.env).unwrap();
         let (head, ()) = http::Request::new(()).into_parts();
-        let request = RequestInfo { id: "r1".into(), route: "/".into(), peer: self.peer, started: self.clock.now() };
+        let request = RequestInfo {
+            id: "r1".into(),
+            route: "/".into(),
+            peer: self.peer,
+            started: self.clock.now(),
+            max_body_bytes: 0,
+        };
         self.reply_headers.clear();
         let mut cx = ExchangeCx {
             head: &head,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
-use dgx_gateway_filter::facts::Principal;
+use dgx_gateway_filter::facts::{Principal, WorstCase};
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
 use dgx_gateway_wire::errors::PromptCount;
 use dgx_gateway_wire::request::{Member, Scan, patch};
@@ -13,10 +13,11 @@ use crate::applied::Sent;
 use crate::backend::Protocol;
 use crate::catalog::{Entry, Model, Unusable, ordered};
 use crate::daily_quota::DailyQuota;
+use crate::dialect::{self, StreamForm};
 use crate::embeddings;
 use crate::max_tokens::{Applied, Bounds};
 use crate::service::Models;
-use crate::tokenize;
+use crate::{tokenize, worst_case};
 
 /// What was chosen for a request, once.
 pub(crate) struct Chosen {
@@ -66,17 +67,30 @@ impl Chosen {
             model: Arc::clone(model),
             embeddings,
             entries: ordered(entries, service.clock.now()),
-            sent: Sent::read(&scan, body)?,
+            sent: if protocol.writes_text() { Sent::read(&scan, body, protocol)? } else { Sent::default() },
             token_ceiling: principal.and_then(|principal| principal.max_tokens),
             exact: None,
             corrected: None,
             daily_quota: DailyQuota::of(found, &catalog, principal, &cx.head.headers),
-            stream: protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
+            stream: protocol.writes_text() && is_true(scan.stream.as_ref(), body),
             client_wants_usage: is_true(scan.include_usage.as_ref(), body),
             slug,
             scan,
             name,
         })
+    }
+
+    /// The most that the call may use, whichever entry serves it.
+    pub(crate) fn worst_case(&self, protocol: Protocol, body: &Rope) -> WorstCase {
+        let most = |(index, entry): (usize, &Arc<Entry>)| {
+            self.sent.asked(self.bounds(entry, self.left(index, entry, protocol).ok().flatten()))
+        };
+        let output = protocol.writes_text().then(|| worst_case::Output {
+            max_tokens: self.entries.iter().enumerate().filter_map(most).max(),
+            model_ceiling: self.model.max_output_tokens,
+            choices: worst_case::choices(self.scan.n.as_ref(), body),
+        });
+        worst_case::of(body, output)
     }
 
     /// Everything that changes in the body for the entry at a position, in order.
@@ -86,16 +100,19 @@ impl Chosen {
         entry: &Entry,
         protocol: Protocol,
     ) -> Result<(Vec<Patch>, Applied), FilterError> {
-        let bounds = self.bounds(entry, self.left(index, entry)?);
+        let bounds = self.bounds(entry, self.left(index, entry, protocol)?);
         let (mut patches, applied) = match protocol {
-            Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
-            _ => self.sent.patches(&self.scan, bounds),
+            protocol if protocol.writes_text() => self.sent.patches(&self.scan, bounds),
+            _ => (self.embeddings.clone(), Applied::Unchanged),
         };
         if *entry.model != *self.slug {
             let name = serde_json::to_string(&*entry.model).unwrap_or_default();
             patches.push(patch::replace(&self.name, Bytes::from(name)));
         }
-        if self.stream && !self.client_wants_usage {
+        if protocol == Protocol::Responses {
+            patches.push(dialect::keep_nothing(&self.scan));
+        }
+        if self.stream && !self.client_wants_usage && protocol.stream_form() == StreamForm::Chunks {
             patches.push(self.ask_for_usage());
         }
         patches.sort_by_key(|patch| patch.range.start);
@@ -120,7 +137,7 @@ impl Chosen {
 
     /// An entry refused for length and said how large the prompt is: whether a smaller `max_tokens` fits it. Asked
     /// once per entry, because a second refusal would be about the same numbers.
-    pub(crate) fn shorten(&mut self, index: usize, counted: PromptCount) -> bool {
+    pub(crate) fn shorten(&mut self, index: usize, counted: PromptCount, protocol: Protocol) -> bool {
         let Some(entry) = self.entries.get(index) else { return false };
         let window = counted.window.or_else(|| entry.max_model_len());
         let Some(left) = window.and_then(|window| window.checked_sub(counted.prompt)) else { return false };
@@ -129,7 +146,7 @@ impl Chosen {
         if was_corrected || left < floor.max(1) {
             return false;
         }
-        let Ok(before) = self.left(index, entry) else { return false };
+        let Ok(before) = self.left(index, entry, protocol) else { return false };
         let asked = |left| self.sent.asked(self.bounds(entry, left));
         if asked(Some(left)) >= asked(before) {
             return false;
@@ -140,7 +157,7 @@ impl Chosen {
 
     /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an
     /// estimate the upstream decides.
-    fn left(&self, index: usize, entry: &Entry) -> Result<Option<u64>, FilterError> {
+    fn left(&self, index: usize, entry: &Entry, protocol: Protocol) -> Result<Option<u64>, FilterError> {
         if let Some((_, left)) = self.corrected.filter(|(corrected, _)| *corrected == index) {
             return Ok(Some(left));
         }
@@ -150,7 +167,7 @@ impl Chosen {
         let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
         if exact.is_some() && left < floor.max(1) {
             let message = format!("The prompt does not fit the context of this model: {window} tokens.");
-            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param("messages"));
+            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param(protocol.prompt_member()));
         }
         Ok(Some(left))
     }
@@ -168,7 +185,7 @@ impl Chosen {
     }
 }
 
-fn refusal(unusable: Unusable) -> FilterError {
+pub(crate) fn refusal(unusable: Unusable) -> FilterError {
     match unusable {
         Unusable::NotAvailable => {
             FilterError::client(ErrorCode::ModelNotInAllowlist, "This model is not available. See GET /v1/models.")

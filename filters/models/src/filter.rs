@@ -21,8 +21,11 @@ use crate::attempts::Attempts;
 use crate::backend::{Protocol, Running};
 use crate::catalog::Entry;
 use crate::chosen::Chosen;
+use crate::count::CountFilter;
+use crate::dialect;
 use crate::relay::Relay;
 use crate::service::Models;
+use crate::sound::Sound;
 use crate::streaming;
 use crate::verdict::tell_not_to_retry;
 
@@ -34,8 +37,11 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
-    /// What the backend has to speak: `chat` (default), `completions` or `embeddings`.
+    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `images`, `messages`, `rerank`,
+    /// `responses` or `speech`.
     pub protocol: Protocol,
+    /// Whether the prompt is counted in place of an answer; for `messages` only. Default false.
+    pub count_tokens: bool,
 }
 
 /// The kind.
@@ -45,18 +51,39 @@ impl FilterKind for Route {
     const NAME: &'static str = "models";
     const AFTER: &'static [&'static str] = &["body"];
     type Config = RouteConfig;
-    type Checked = Protocol;
+    type Checked = Task;
 
-    fn check(raw: RouteConfig) -> Result<Protocol, Vec<Problem>> {
-        match raw.protocol {
-            Protocol::Chat | Protocol::Completions | Protocol::Embeddings => Ok(raw.protocol),
-            _ => Err(vec![Problem::at("protocol", "must be chat, completions or embeddings")]),
+    fn check(raw: RouteConfig) -> Result<Task, Vec<Problem>> {
+        use Protocol::{Chat, Completions, Embeddings, Images, Messages, Rerank, Responses, Speech};
+        match (raw.protocol, raw.count_tokens) {
+            (Messages, true) => Ok(Task::Count),
+            (_, true) => Err(vec![Problem::at("count_tokens", "is for the protocol messages only")]),
+            (Chat | Completions | Embeddings | Images | Messages | Rerank | Responses | Speech, false) => {
+                Ok(Task::Answer(raw.protocol))
+            }
+            _ => Err(vec![Problem::at(
+                "protocol",
+                "must be chat, completions, embeddings, images, messages, rerank, responses or speech",
+            )]),
         }
     }
 
-    fn build(checked: Protocol, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
-        Ok(Arc::new(ModelsFilter { service: env.service::<Models>()?, protocol: checked }))
+    fn build(checked: Task, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
+        let service = env.service::<Models>()?;
+        Ok(match checked {
+            Task::Answer(protocol) => Arc::new(ModelsFilter { service, protocol }),
+            Task::Count => Arc::new(CountFilter::new(service)),
+        })
     }
+}
+
+/// What a route does with a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// It is answered in this dialect.
+    Answer(Protocol),
+    /// Its tokens are counted.
+    Count,
 }
 
 struct ModelsFilter {
@@ -80,6 +107,7 @@ impl Filter for ModelsFilter {
             running: None,
             answer: None,
             relay: None,
+            sound: None,
         })
     }
 }
@@ -96,6 +124,7 @@ pub(crate) struct ModelsExchange {
     pub(crate) running: Option<Running>,
     pub(crate) answer: Option<RewrittenBody>,
     pub(crate) relay: Option<Relay>,
+    pub(crate) sound: Option<Sound>,
 }
 
 #[async_trait]
@@ -104,6 +133,7 @@ impl Exchange for ModelsExchange {
         let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
         let mut chosen = Chosen::of(&self.service, self.protocol, scan, body, cx)?;
         chosen.count_exactly(&self.service, body, self.protocol).await;
+        cx.facts.insert(chosen.worst_case(self.protocol, body));
         cx.facts.insert(ModelChoice {
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),
@@ -127,14 +157,19 @@ impl Exchange for ModelsExchange {
         self.running = Some(entry.backend.enter());
         self.answer = None;
         self.relay = None;
+        self.sound = None;
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
         attempt.headers.insert(header::CONTENT_TYPE, JSON);
-        attempt
-            .headers
-            .insert(header::ACCEPT, if chosen.stream { HeaderValue::from_static("text/event-stream") } else { JSON });
+        let accept = match self.protocol {
+            Protocol::Speech => HeaderValue::from_static("*/*"),
+            _ if chosen.stream => HeaderValue::from_static("text/event-stream"),
+            _ => JSON,
+        };
+        attempt.headers.insert(header::ACCEPT, accept);
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
+        dialect::forward(self.protocol, &cx.head.headers, &mut attempt.headers);
         let (patches, applied) = chosen.patches(attempt.index, entry, self.protocol)?;
         attempt.body = attempt.body.patched(&patches);
         announce(applied, cx.reply_headers);
@@ -166,9 +201,14 @@ impl Exchange for ModelsExchange {
     fn response_head(&mut self, head: &mut ResponseHead, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         let Some((chosen, entry)) = self.serving() else { return Ok(()) };
         // nothing of the upstream's headers passes
-        let mut headers = if self.relay.is_some() {
+        let mut headers = if let Some(relay) = &self.relay {
             head.length = None;
+            if self.protocol == Protocol::Responses {
+                *cx.renderer = Some(Arc::new(relay.errors()));
+            }
             streaming::headers()
+        } else if let Some(sound) = &self.sound {
+            HeaderMap::from_iter([(header::CONTENT_TYPE, sound.content_type.clone())])
         } else {
             HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)])
         };
@@ -198,6 +238,8 @@ impl Exchange for ModelsExchange {
             if end && let Some(usage) = relay.usage() {
                 cx.facts.insert::<Usage>(usage);
             }
+        } else if let Some(sound) = &mut self.sound {
+            sound.pass(part.as_ref());
         } else if let Some(answer) = self.answer.take() {
             *part = Some(answer.body);
         }
@@ -214,5 +256,24 @@ impl ModelsExchange {
     pub(crate) fn serving(&self) -> Option<(&Chosen, &Arc<Entry>)> {
         let chosen = self.chosen.as_ref()?;
         Some((chosen, chosen.entries.get(self.current)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_answers_in_a_dialect_of_text_or_counts() {
+        use Protocol::{Chat, Messages, Rerank, Responses, Tokenize};
+        let checked = |protocol, count_tokens| {
+            Route::check(RouteConfig { protocol, count_tokens }).map_err(|problems| problems[0].key.clone())
+        };
+        for protocol in [Chat, Messages, Rerank, Responses] {
+            assert_eq!(checked(protocol, false), Ok(Task::Answer(protocol)));
+        }
+        assert_eq!(checked(Messages, true), Ok(Task::Count));
+        assert_eq!(checked(Responses, true), Err("count_tokens".to_owned()));
+        assert_eq!(checked(Tokenize, false), Err("protocol".to_owned()));
     }
 }

@@ -6,7 +6,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use dgx_gateway_filter::facts::Usage;
 use dgx_gateway_filter::{ErrorCode, FilterError};
 use dgx_gateway_wire::answer::{Choices, ChunkKind, Rules, later_usage, rewrite_chunk};
+use dgx_gateway_wire::errors::envelope::Responses;
 use dgx_gateway_wire::sse::{Event, Framer, encode};
+
+use crate::dialect::StreamForm;
 
 /// Longest event that is passed on: an image in one event fits.
 const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
@@ -19,6 +22,9 @@ pub(crate) struct Relay {
     framer: Framer,
     model: Arc<str>,
     client_wants_usage: bool,
+    form: StreamForm,
+    /// Says errors after what has left, where the events are numbered.
+    errors: Responses,
     /// Events before the first one that means something; they leave with it.
     held: BytesMut,
     begun: bool,
@@ -32,11 +38,13 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(model: Arc<str>, client_wants_usage: bool) -> Self {
+    pub(crate) fn new(model: Arc<str>, client_wants_usage: bool, form: StreamForm) -> Self {
         Self {
             framer: Framer::new(MAX_EVENT_BYTES),
             model,
             client_wants_usage,
+            form,
+            errors: Responses::default(),
             held: BytesMut::new(),
             begun: false,
             left: false,
@@ -53,14 +61,22 @@ impl Relay {
         self.usage
     }
 
+    /// What says an error in a stream of responses, with the number that is next.
+    pub(crate) fn errors(&self) -> Responses {
+        self.errors.clone()
+    }
+
     /// Something of it has left.
     pub(crate) fn left(&self) -> bool {
         self.left
     }
 
-    /// Nothing of the answer is missing: every choice has ended, or the marker came.
+    /// Nothing of the answer is missing: every choice has ended, or the marker or the last event came.
     pub(crate) fn complete(&self) -> bool {
-        self.done || self.finished && self.choices.within(self.ended)
+        match self.form {
+            StreamForm::Chunks => self.done || self.finished && self.choices.within(self.ended),
+            StreamForm::Events => self.finished,
+        }
     }
 
     /// Takes a piece and puts in its place what can leave. After an error the stream is of no use; what stands in
@@ -99,6 +115,12 @@ impl Relay {
         let rules = Rules { model: &self.model, client_wants_usage: self.client_wants_usage };
         let rewritten = rewrite_chunk(&event.data, &rules);
         let chunk = rewritten.chunk;
+        if self.form == StreamForm::Events && (self.finished || chunk.kind == ChunkKind::Done) {
+            return Ok(()); // nothing follows the last event, and there is no marker
+        }
+        if chunk.failed && !self.begun {
+            return Err(unusable());
+        }
         self.usage = later_usage(self.usage, chunk.usage);
         // after the finish only usage and the marker may follow; some servers report usage on a chunk with an empty choice
         let after_finish = self.finished && chunk.choices.within(self.ended);
@@ -123,6 +145,7 @@ impl Relay {
             None => event.raw.clone(),
             Some(data) => encode(event.name.as_deref(), &data),
         };
+        self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
         if self.begun || chunk.semantic || chunk.finished || self.done {
             self.begun = true;
             out.push(self.held.split().freeze());
@@ -169,6 +192,9 @@ impl Out {
 }
 
 #[cfg(test)]
+mod events_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -182,7 +208,7 @@ mod tests {
     );
 
     fn run(stream: &str, step: usize, usage: bool) -> Result<(String, Option<Usage>), FilterError> {
-        let mut relay = Relay::new("slug".into(), usage);
+        let mut relay = Relay::new("slug".into(), usage, StreamForm::Chunks);
         let mut out = Vec::new();
         for piece in stream.as_bytes().chunks(step) {
             let mut part = Some(Bytes::copy_from_slice(piece));
@@ -209,7 +235,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_the_first_event_that_means_something() {
-        let mut relay = Relay::new("slug".into(), false);
+        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
         let (role, _) = STREAM.split_at(
             STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap(),
         );
@@ -232,7 +258,7 @@ mod tests {
     fn events_before_an_error_in_the_same_piece_still_leave() {
         let (good, _) =
             STREAM.split_at(STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},").unwrap());
-        let mut relay = Relay::new("slug".into(), false);
+        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
         let mut part = Some(Bytes::from(format!("{good}data: {{\"error\":{{\"message\":\"x\"}}}}\n\n")));
         assert!(relay.pass(&mut part, false).is_err());
         assert_eq!(String::from_utf8(part.unwrap().to_vec()).unwrap().matches("data: ").count(), 2);
@@ -260,7 +286,7 @@ mod tests {
     fn what_is_held_before_the_first_content_has_a_limit() {
         let padding = "x".repeat(1024 * 1024);
         let event = format!("data: {{\"choices\":[],\"padding\":\"{padding}\"}}\n\n");
-        let mut relay = Relay::new("slug".into(), false);
+        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
         let taken = (0..64).take_while(|_| relay.pass(&mut Some(event.clone().into()), false).is_ok()).count();
         assert!((16..=MAX_HELD_BYTES / padding.len()).contains(&taken), "{taken} MiB");
     }

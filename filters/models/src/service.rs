@@ -22,6 +22,9 @@ use crate::streaming::Streams;
 /// Default of `models_file`.
 const MODELS_FILE: &str = "conf/models.yaml";
 
+/// What a chat backend speaks, in one dialect or another.
+const TALKING: [Protocol; 3] = [Protocol::Chat, Protocol::Messages, Protocol::Responses];
+
 /// Everything the filter and the endpoint need.
 pub struct Models {
     /// The catalog as it is now.
@@ -184,7 +187,7 @@ impl Models {
         let catalog = self.catalog.load();
         let mut found: Vec<Arc<Backend>> = Vec::new();
         for entry in catalog.models().flat_map(|model| &model.route) {
-            if entry.backend.protocols.contains(&Protocol::Chat)
+            if entry.backend.protocols.iter().any(|protocol| TALKING.contains(protocol))
                 && !found.iter().any(|known| Arc::ptr_eq(known, &entry.backend))
             {
                 found.push(Arc::clone(&entry.backend));

@@ -57,6 +57,7 @@ pub struct BackendFile {
     pub base_url: Option<String>,
     /// Its credential.
     #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
     pub api_key: Option<String>,
     /// What it speaks. Default by kind.
     pub protocols: Option<Vec<Protocol>>,

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::rewrite_body;
+use dgx_gateway_wire::answer::{rewrite_body, sort_results, tells_where_images_lie};
 use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::attempts::Came;
+use crate::backend::Protocol;
 use crate::daily_quota::DailyQuota;
+use crate::dialect;
 use crate::filter::ModelsExchange;
+use crate::hidden::without_credential;
 use crate::judge;
 use crate::relay::Relay;
+use crate::sound::Sound;
 
 /// Longest whole answer that is held: a thousand embeddings or a few images fit.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
@@ -43,11 +47,19 @@ impl ModelsExchange {
                 self.judge_status(head.status, &head.headers, &[])
             };
         }
+        if self.protocol == Protocol::Speech
+            && let Some(sound) = Sound::of(&head.headers)
+        {
+            self.came(Came::Status(head.status.as_u16()));
+            self.sound = Some(sound);
+            return Verdict::Relay;
+        }
         let stream = self.chosen.as_ref().is_some_and(|chosen| chosen.stream);
         if stream && is_event_stream(&head.headers) {
             self.came(Came::Status(head.status.as_u16()));
             if let Some((chosen, _)) = self.serving() {
-                self.relay = Some(Relay::new(Arc::clone(&chosen.shown), chosen.client_wants_usage));
+                self.relay =
+                    Some(Relay::new(Arc::clone(&chosen.shown), chosen.client_wants_usage, self.protocol.stream_form()));
             }
             return Verdict::Relay;
         }
@@ -64,8 +76,17 @@ impl ModelsExchange {
             return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
         }
         match rewrite_body(body, &chosen.shown) {
-            Ok(_) if chosen.stream => self.next_or(|| judge::last_failure(AttemptFailure::Reset)),
-            Ok(answer) => {
+            // events, or sound, were asked for
+            Ok(_) if chosen.stream || self.protocol == Protocol::Speech => {
+                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+            }
+            Ok(_) if self.protocol == Protocol::Images && tells_where_images_lie(body) => {
+                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+            }
+            Ok(mut answer) => {
+                if self.protocol == Protocol::Rerank {
+                    answer.body = sort_results(&answer.body);
+                }
                 self.answer = Some(answer);
                 Verdict::Relay
             }
@@ -92,6 +113,7 @@ impl ModelsExchange {
         if matches!(status.as_u16(), 402 | 429) {
             entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
         }
+        let body = &*without_credential(body, entry.backend.credential.as_ref().map(|(_, value)| value));
         tracing::debug!(
             backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
             "a backend refused"
@@ -99,6 +121,7 @@ impl ModelsExchange {
         let sanitizer = self.service.sanitizer.load();
         match judge::status(status, headers, body, |body| sanitizer.message(body, &entry.model, &chosen.slug)) {
             Verdict::Next => self.next_or(|| self.last_status(status, headers, body)),
+            Verdict::Fail(error) => Verdict::Fail(Box::new(dialect::renamed(self.protocol, *error))),
             verdict => verdict,
         }
     }
@@ -109,7 +132,7 @@ impl ModelsExchange {
             return false;
         }
         match (prompt_count(body), &mut self.chosen) {
-            (Some(counted), Some(chosen)) => chosen.shorten(self.current, counted),
+            (Some(counted), Some(chosen)) => chosen.shorten(self.current, counted, self.protocol),
             _ => false,
         }
     }
@@ -141,6 +164,9 @@ impl ModelsExchange {
             } else {
                 Verdict::Fail(Box::new(judge::last_failure(failure)))
             };
+        }
+        if self.sound.as_ref().is_some_and(|sound| sound.left) {
+            return Verdict::Fail(Box::new(judge::last_failure(failure)));
         }
         self.came(Came::Failed(failure));
         if let Some((_, entry)) = self.serving()

@@ -37,6 +37,7 @@ impl ExchangeDriver {
             route: Arc::from(head.uri.path()),
             peer: None,
             started: Instant::now(),
+            max_body_bytes: 32 << 20,
         };
         Self {
             exchange,

@@ -12,6 +12,7 @@ mod answer;
 mod audio;
 mod behaviour;
 mod connection;
+mod dialects;
 mod gzip;
 mod http1;
 mod http2;

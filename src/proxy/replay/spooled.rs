@@ -9,7 +9,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::source::SLICE;
 use super::splice::Splice;
-use crate::proxy::body::{READ_TIMEOUT, ReadError, too_large, too_late};
+use crate::proxy::body::{READ_TIMEOUT, ReadError, too_late};
 use crate::proxy::spool::Spool;
 
 /// What was read of a body before the engine took over.
@@ -135,7 +135,7 @@ impl SpooledSource {
         };
         self.received += piece.len();
         if self.received > self.max_bytes {
-            return Err(FilterError::into(too_large(self.max_bytes)));
+            return Err(FilterError::too_large(self.max_bytes).into());
         }
         self.complete = client.is_body_done();
         self.pending = Some(piece).filter(|piece| !piece.is_empty());

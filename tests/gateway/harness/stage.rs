@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -152,6 +153,11 @@ impl Caller {
     /// The proper end of a stream of chunks.
     pub(crate) async fn end_chunks(&mut self) {
         self.write("0\r\n\r\n").await;
+    }
+
+    /// Both directions, so that two tasks can use them.
+    pub(crate) fn split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        self.stream.into_split()
     }
 
     /// Leaves with a reset.

@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from harness.configured import PERSONAL, _tokens
+from harness.configured import BURST_OF_THREE, NO_CHAT, PERSONAL, tokens
 from harness.duplex import SERVICE, Grpc, WebSockets, channel, until
 from harness.gateway import running_gateway, write_configuration
 
@@ -36,7 +36,7 @@ class Generic:
 
 
 @pytest.fixture(scope="module")
-def generic(tmp_path_factory):
+def generic(tmp_path_factory, dead_url):
     directory = tmp_path_factory.mktemp("generic")
     with WebSockets() as sockets, Grpc() as calls:
         grpc_url = f"http://127.0.0.1:{calls.port}"
@@ -47,8 +47,10 @@ def generic(tmp_path_factory):
             {"path": "/short/{*rest}", "methods": ["GET"], "upstream": sockets.url, "upgrade": ["websocket"], "idle_timeout_seconds": 1},
             {"path": f"/{SERVICE}/{{*method}}", "methods": ["POST"], "upstream": grpc_url, "http2": True, "filters": FILTERS,
              "forward_headers": ["x-wanted"], "max_body_bytes": 1 << 30},
+            {"path": "/test.Dead/{*method}", "methods": ["POST"], "upstream": dead_url, "http2": True},
+            {"path": "/test.Small/{*method}", "methods": ["POST"], "upstream": grpc_url, "http2": True, "max_body_bytes": 1000},
         ]
-        write_configuration(directory, gateway={"routes": routes}, models=[], tokens=_tokens())
+        write_configuration(directory, gateway={"routes": routes}, models=[], tokens=tokens())
         with running_gateway(directory, bearer=PERSONAL) as gateway:
             yield Generic(gateway, sockets, calls)
 
@@ -69,7 +71,7 @@ class Calls:
         self.both = self._with_bearer(opened.stream_stream(path + "Both"))
         self.flood = self._with_bearer(opened.stream_stream(path + "Flood"))
         self.bare = opened.unary_unary(path + "Unary")
-        self.missing = opened.unary_unary("/test.Other/Unary")
+        self.opened = opened
 
     @staticmethod
     def _with_bearer(method):
@@ -270,11 +272,25 @@ def test_a_call_that_is_cancelled_is_cancelled_at_the_service(generic, calls):
 
 
 @pytest.mark.parametrize(
-    ("of", "status"),
-    [("no bearer", grpc.StatusCode.UNAUTHENTICATED), ("no route", grpc.StatusCode.UNIMPLEMENTED)],
+    ("service", "bearer", "size", "status"),
+    [
+        (SERVICE, None, 10, grpc.StatusCode.UNAUTHENTICATED),
+        (SERVICE, NO_CHAT, 10, grpc.StatusCode.PERMISSION_DENIED),
+        ("test.Other", PERSONAL, 10, grpc.StatusCode.UNIMPLEMENTED),
+        ("test.Dead", PERSONAL, 10, grpc.StatusCode.UNAVAILABLE),
+        ("test.Small", PERSONAL, 2000, grpc.StatusCode.UNKNOWN),
+    ],
 )
-def test_what_a_client_sees_of_errors_of_the_gateway(calls, of, status):
-    method = calls.bare if of == "no bearer" else calls.missing
+def test_what_a_client_sees_of_errors_of_the_gateway(calls, service, bearer, size, status):
+    metadata = [("authorization", f"Bearer {bearer}"), ("spass-user-id", "alice")] if bearer else []
     with pytest.raises(grpc.RpcError) as caught:
-        method(b"hello", timeout=20)
-    assert caught.value.code() == status
+        calls.opened.unary_unary(f"/{service}/Unary")(bytes(size), metadata=metadata, timeout=20)
+    assert caught.value.code() == status, caught.value.details()
+
+
+def test_the_limit_of_requests_is_seen_as_unavailable(calls):
+    metadata = [("authorization", f"Bearer {BURST_OF_THREE}"), ("spass-user-id", "bob")]
+    with pytest.raises(grpc.RpcError) as caught:
+        for _ in range(10):
+            calls.bare(b"x", metadata=metadata, timeout=20)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::audio::FormData;
 use super::behaviour::Answer;
+use super::dialects;
 
 /// What of a request body decides the form of the answer.
 #[derive(Debug, Default, Deserialize)]
@@ -67,6 +68,9 @@ const CREATED: u64 = 1_735_689_600;
 
 /// The whole body, not streamed.
 pub(super) fn whole(answer: &Answer, path: &str, asked: &Asked) -> Bytes {
+    if let Some(value) = dialects::whole(answer, path, asked) {
+        return value.to_string().into();
+    }
     let usage = answer.usage.map(usage);
     let text = answer.pieces.concat();
     let value = if path.ends_with("/chat/completions") {
@@ -106,11 +110,14 @@ fn embeddings(answer: &Answer, asked: &Asked) -> Value {
 
 /// Whether the request gets a stream.
 pub(super) fn is_streamed(path: &str, asked: &Asked) -> bool {
-    asked.stream == Some(true) && path.ends_with("/completions")
+    asked.stream == Some(true) && (path.ends_with("/completions") || dialects::is_streamed(path))
 }
 
 /// The events of a stream, each after its pause.
 pub(super) fn events(answer: &Answer, path: &str, asked: &Asked, end: StreamEnd) -> Vec<(Duration, Bytes)> {
+    if dialects::is_streamed(path) {
+        return dialects::events(answer, path, asked, end);
+    }
     let form = if path.ends_with("/chat/completions") { Form::Chat } else { Form::Completion };
     let mut events = Vec::new();
     if form == Form::Chat {

@@ -6,12 +6,18 @@
 use bytes::Bytes;
 use dgx_gateway_filter::render::{ErrorRenderer, Rendered};
 use dgx_gateway_filter::{ErrorCode, FilterError};
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use serde::Serialize;
 
 use super::catalog::{Kind, entry};
 
 mod headers;
+mod responses;
+
+pub use self::responses::Responses;
+
+/// Header of the request id in the dialect of `/v1/messages`.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The dialect of chat, completions, embeddings and all own endpoints.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,6 +53,10 @@ impl ErrorRenderer for Anthropic {
 
     fn stream_event(&self, error: &FilterError, request_id: &str) -> Option<Bytes> {
         Some(event(b"event: error\ndata: ", &MessagesEnvelope::new(error, request_id)))
+    }
+
+    fn request_id_header(&self) -> Option<HeaderName> {
+        Some(REQUEST_ID)
     }
 
     fn status(&self, error: &FilterError) -> StatusCode {
