@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::upstream::{Address, EmbeddedUpstreams, HttpVersion, Upstream};
+use dgx_gateway_wire::audio;
 use http::{HeaderName, HeaderValue, Uri, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,6 +92,14 @@ impl Protocol {
     }
 }
 
+impl Protocol {
+    /// Whether its requests are multipart forms.
+    #[must_use]
+    pub fn is_form(self) -> bool {
+        matches!(self, Self::Transcription | Self::Translation)
+    }
+}
+
 /// How a backend takes audio to transcribe.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -130,6 +139,8 @@ pub struct Backend {
     pub max_in_flight: Option<NonZeroU32>,
     /// How it takes audio to transcribe.
     pub stt_modes: Vec<SttMode>,
+    /// Whether the configuration says so; then it is told the mode of a request.
+    pub declares_stt_modes: bool,
     /// Machine it runs on.
     pub machine: Option<Arc<str>>,
     /// Number in `-cloud-<n>` slugs.
@@ -156,6 +167,15 @@ impl Backend {
     #[must_use]
     pub fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it takes recordings in a mode.
+    #[must_use]
+    pub fn takes(&self, mode: audio::SttMode) -> bool {
+        self.stt_modes.contains(&match mode {
+            audio::SttMode::Chunked => SttMode::Chunked,
+            audio::SttMode::Continuous => SttMode::Continuous,
+        })
     }
 
     /// A request begins; ends with the guard.
@@ -230,6 +250,7 @@ pub(crate) fn check(
         exact_tokens: file.exact_tokens.unwrap_or(false),
         max_in_flight: file.max_in_flight.and_then(NonZeroU32::new),
         stt_modes,
+        declares_stt_modes: file.stt_modes.is_some(),
         machine: file.machine.as_deref().filter(|_| file.domain == Domain::Local).map(Into::into),
         cloud_slot: file.cloud_slot.or_else(|| default_slot(file.kind)).filter(|_| file.domain == Domain::Cloud),
         up: AtomicBool::new(true),

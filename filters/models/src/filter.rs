@@ -11,7 +11,6 @@ use dgx_gateway_filter::{
     Problem, ResponseHead, Rope,
 };
 use dgx_gateway_wire::answer::RewrittenBody;
-use dgx_gateway_wire::request::Scan;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,8 +20,8 @@ use crate::attempts::Attempts;
 use crate::backend::{Protocol, Running};
 use crate::catalog::Entry;
 use crate::chosen::Chosen;
-use crate::relay::Relay;
 use crate::service::Models;
+use crate::speech::Streaming;
 use crate::verdict::tell_not_to_retry;
 
 const RESOLVED_MODEL: HeaderName = HeaderName::from_static("spass-resolved-model");
@@ -35,7 +34,8 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; c
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
-    /// What the backend has to speak: `chat` (default), `completions` or `embeddings`.
+    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `transcription` or `translation`.
+    /// The last two stand behind the filter `form`, the others behind `body`.
     pub protocol: Protocol,
 }
 
@@ -44,14 +44,21 @@ pub struct Route;
 
 impl FilterKind for Route {
     const NAME: &'static str = "models";
-    const AFTER: &'static [&'static str] = &["body"];
+    const AFTER: &'static [&'static str] = &["body|form"];
     type Config = RouteConfig;
     type Checked = Protocol;
 
     fn check(raw: RouteConfig) -> Result<Protocol, Vec<Problem>> {
         match raw.protocol {
-            Protocol::Chat | Protocol::Completions | Protocol::Embeddings => Ok(raw.protocol),
-            _ => Err(vec![Problem::at("protocol", "must be chat, completions or embeddings")]),
+            Protocol::Chat
+            | Protocol::Completions
+            | Protocol::Embeddings
+            | Protocol::Transcription
+            | Protocol::Translation => Ok(raw.protocol),
+            _ => Err(vec![Problem::at(
+                "protocol",
+                "must be chat, completions, embeddings, transcription or translation",
+            )]),
         }
     }
 
@@ -67,7 +74,7 @@ struct ModelsFilter {
 
 impl Filter for ModelsFilter {
     fn body_need(&self) -> BodyNeed {
-        BodyNeed::Whole
+        if self.protocol.is_form() { BodyNeed::Start } else { BodyNeed::Whole }
     }
 
     fn begin(&self) -> Box<dyn Exchange> {
@@ -81,6 +88,7 @@ impl Filter for ModelsFilter {
             running: None,
             answer: None,
             relay: None,
+            media_type: None,
         })
     }
 }
@@ -96,15 +104,16 @@ pub(crate) struct ModelsExchange {
     pub(crate) told: bool,
     pub(crate) running: Option<Running>,
     pub(crate) answer: Option<RewrittenBody>,
-    pub(crate) relay: Option<Relay>,
+    pub(crate) relay: Option<Streaming>,
+    /// What the answer is, if it is no JSON.
+    pub(crate) media_type: Option<HeaderValue>,
 }
 
 #[async_trait]
 impl Exchange for ModelsExchange {
     async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
-        let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
-        let mut chosen = Chosen::of(&self.service, self.protocol, scan, body, cx)?;
-        chosen.count_exactly(&self.service, body, self.protocol).await;
+        let mut chosen = Chosen::of(&self.service, self.protocol, body, cx)?;
+        chosen.count_exactly(&self.service, body).await;
         cx.facts.insert(ModelChoice {
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),
@@ -128,20 +137,18 @@ impl Exchange for ModelsExchange {
         self.running = Some(entry.backend.enter());
         self.answer = None;
         self.relay = None;
+        self.media_type = None;
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
-        attempt.headers.insert(header::CONTENT_TYPE, JSON);
-        attempt
-            .headers
-            .insert(header::ACCEPT, if chosen.stream { HeaderValue::from_static("text/event-stream") } else { JSON });
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
-        let (patches, applied) = chosen.patches(attempt.index, entry, self.protocol)?;
-        attempt.body = attempt.body.patched(&patches);
-        announce(applied, cx.reply_headers);
+        announce(chosen.dress(entry, attempt)?, cx.reply_headers);
         if chosen.stream {
             attempt.timeouts.first_byte = Some(entry.backend.first_byte_timeout);
             attempt.timeouts.idle = Some(self.service.stream.idle);
+        }
+        if chosen.stream || chosen.is_recording() {
+            // whether a recording is answered with events may be said behind it
             attempt.timeouts.total_once_begun = self.service.stream.total.max(attempt.timeouts.total);
         }
         Ok(())
@@ -173,7 +180,7 @@ impl Exchange for ModelsExchange {
             headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
             head.length = None;
         } else {
-            headers.insert(header::CONTENT_TYPE, JSON);
+            headers.insert(header::CONTENT_TYPE, self.media_type.clone().unwrap_or(JSON));
         }
         for (name, value) in [(RESOLVED_MODEL, &entry.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
             if let Ok(value) = HeaderValue::from_str(value) {

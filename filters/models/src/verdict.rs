@@ -5,15 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::rewrite_body;
+use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body};
 use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::attempts::Came;
+use crate::chosen::Chosen;
 use crate::daily_quota::DailyQuota;
 use crate::filter::ModelsExchange;
 use crate::judge;
 use crate::relay::Relay;
+use crate::speech::{Speech, Streaming};
 
 /// Longest whole answer that is held: a thousand embeddings or a few images fit.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
@@ -43,12 +45,16 @@ impl ModelsExchange {
                 self.judge_status(head.status, &head.headers, &[])
             };
         }
-        let stream = self.chosen.as_ref().is_some_and(|chosen| chosen.stream);
-        if stream && is_event_stream(&head.headers) {
+        let streams = |chosen: &Chosen| chosen.stream || chosen.is_recording();
+        if self.chosen.as_ref().is_some_and(streams) && is_event_stream(&head.headers) {
             self.came(Came::Status(head.status.as_u16()));
-            if let Some((chosen, _)) = self.serving() {
-                self.relay = Some(Relay::new(Arc::clone(&chosen.shown), chosen.client_wants_usage));
-            }
+            self.relay = self.serving().map(|(chosen, _)| {
+                let model = Arc::clone(&chosen.shown);
+                match chosen.is_recording() {
+                    true => Streaming::Speech(Speech::new(model)),
+                    false => Streaming::Text(Box::new(Relay::new(model, chosen.client_wants_usage))),
+                }
+            });
             return Verdict::Relay;
         }
         Verdict::ReadBody { max_bytes: MAX_ANSWER_BYTES }
@@ -63,8 +69,17 @@ impl ModelsExchange {
         if !complete {
             return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
         }
+        if chosen.is_recording()
+            && let Some(media_type) = transcript_type(&head.headers)
+        {
+            self.answer = Some(RewrittenBody { body: body.clone(), usage: None, cost_usd: None });
+            self.media_type = Some(media_type);
+            return Verdict::Relay;
+        }
         match rewrite_body(body, &chosen.shown) {
-            Ok(_) if chosen.stream => self.next_or(|| judge::last_failure(AttemptFailure::Reset)),
+            Ok(_) if chosen.stream && !chosen.is_recording() => {
+                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+            }
             Ok(answer) => {
                 self.answer = Some(answer);
                 Verdict::Relay
@@ -166,6 +181,16 @@ impl ModelsExchange {
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The type of a transcript that is plain text or subtitles; `None` for everything else, which has to be JSON.
+fn transcript_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    const KNOWN: [&str; 4] = ["application/x-subrip", "text/plain", "text/srt", "text/vtt"];
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    let known = KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(essence))?;
+    // subtitles and transcripts are UTF-8 wherever they are made today
+    HeaderValue::try_from(format!("{known}; charset=utf-8")).ok()
 }
 
 /// Everything was tried: a client that retries at once would only repeat it.
