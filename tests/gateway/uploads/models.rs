@@ -115,7 +115,7 @@ async fn the_second_backend_gets_every_byte_over_http2_too() {
 }
 
 async fn fails_over(gateway: &Gateway, first: &MockUpstream, second: &MockUpstream, version: http::Version) {
-    for size in [1000, 5 * MIB] {
+    for size in [1000, 2 * MIB] {
         for (failure, attempts) in [
             (Behaviour::ResetOnHeaders, "first;e=reset, second;s=200"),
             (Behaviour::ResetAfterRequestBytes(size / 2), "first;e=reset, second;s=200"),
