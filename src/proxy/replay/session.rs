@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::source::{HeldSource, Source};
 use super::timing::Timing;
-use super::{BODY_REFUSED, Control, Length, TOTAL, lock};
+use super::{BODY_REFUSED, Control, Length, lock};
 use crate::proxy::body::ReadError;
 
 /// Stands in the place of the client's session.
@@ -115,9 +115,6 @@ impl Replay {
                 match next {
                     Ok(piece) => piece,
                     Err(ReadError::Broken(error)) => return Err(error),
-                    Err(ReadError::Refused(_)) if until.is_some_and(|until| until <= std::time::Instant::now()) => {
-                        return Error::e_explain(TOTAL, "time limit of the exchange");
-                    }
                     Err(ReadError::Refused(error)) => {
                         control.failure.get_or_insert(error);
                         return Error::e_explain(BODY_REFUSED, "the rest of the body is refused");
