@@ -62,6 +62,21 @@ pub(super) struct Attempt {
     pub again: bool,
 }
 
+impl Attempt {
+    /// Goes on to the next target.
+    fn advance(&mut self) {
+        self.index += 1;
+        self.stale = false;
+        self.again = false;
+    }
+
+    /// Stays at the same target for another attempt; false when it has been repeated already.
+    fn repeat(&mut self) -> bool {
+        self.stale = false;
+        !std::mem::replace(&mut self.again, true)
+    }
+}
+
 /// What follows from a verdict.
 pub(super) enum Next {
     Fail,
@@ -140,17 +155,11 @@ impl RequestCtx {
                 Next::ReadBody(max_bytes)
             }
             Verdict::ReadBody { .. } => Next::Relay,
-            Verdict::Again if self.replay.is_some() && !self.attempt.again => {
-                self.attempt.again = true;
-                self.attempt.stale = false;
-                Next::Retry
-            }
+            Verdict::Again if self.replay.is_some() && self.attempt.repeat() => Next::Retry,
             Verdict::Next
                 if self.can_repeat(result) && self.attempt.index + 1 < self.chain.shared.plan.targets.len() =>
             {
-                self.attempt.index += 1;
-                self.attempt.stale = false;
-                self.attempt.again = false;
+                self.attempt.advance();
                 Next::Retry
             }
             Verdict::Again | Verdict::Next => self.fail(exhausted(result)),
@@ -296,5 +305,21 @@ pub(super) fn failure_of(error: &Error) -> AttemptFailure {
         | ErrorType::SocketError
         | ErrorType::BindError => AttemptFailure::Connect,
         _ => AttemptFailure::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_repeated_once_and_the_next_one_once_more() {
+        let mut attempt = Attempt { stale: true, ..Attempt::default() };
+        assert!(attempt.repeat());
+        assert_eq!((attempt.index, attempt.stale), (0, false), "its pooled connection may be dead once more");
+        assert!(!attempt.repeat() && !attempt.repeat());
+        attempt.advance();
+        assert_eq!((attempt.index, attempt.again, attempt.stale), (1, false, false));
+        assert!(attempt.repeat() && !attempt.repeat());
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Setup {
     routes: Vec<Value>,
     backends: Vec<Value>,
     models: Vec<Value>,
+    catalog: Value,
+    tokens: Option<Value>,
 }
 
 /// A backend of a setup: its id is also its label.
@@ -56,7 +58,15 @@ pub(crate) fn model(alias: &str, route: &[(&str, &str)]) -> Value {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { server: json!({"threads": 2}), stream: json!({}), routes: vec![], backends: vec![], models: vec![] }
+        Self {
+            server: json!({"threads": 2}),
+            stream: json!({}),
+            routes: vec![],
+            backends: vec![],
+            models: vec![],
+            catalog: json!({"version": 1}),
+            tokens: None,
+        }
     }
 
     /// One backend `first` with one model `m`, known there as `upstream-name-of-m`.
@@ -97,6 +107,18 @@ impl Setup {
         self
     }
 
+    /// A further key of the models file.
+    pub(crate) fn catalog(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.catalog[key] = value.into();
+        self
+    }
+
+    /// The file of tokens.
+    pub(crate) fn tokens(mut self, tokens: Value) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
     /// This model alone.
     pub(crate) fn replace_models(mut self, model: Value) -> Self {
         self.models = vec![model];
@@ -122,7 +144,13 @@ impl Setup {
             "conf/gateway.yaml",
             &json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends}),
         );
-        write("conf/models.yaml", &json!({"version": 1, "models": self.models}));
+        let mut catalog = self.catalog.clone();
+        catalog["models"] = json!(self.models);
+        write("conf/models.yaml", &catalog);
+        if let Some(tokens) = &self.tokens {
+            std::fs::create_dir(dir.path().join("auth")).unwrap();
+            write("auth/tokens.yaml", tokens);
+        }
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let (addr, admin) = free_addrs();
         let mut child = Command::new(env!("CARGO_BIN_EXE_dgx-gateway"))

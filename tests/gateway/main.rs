@@ -22,6 +22,14 @@ mod keepalive;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod models_context;
+#[cfg(test)]
+mod models_plain;
+#[cfg(test)]
+mod models_quota;
+#[cfg(test)]
+mod models_rules;
+#[cfg(test)]
 mod proxies;
 #[cfg(test)]
 mod refusals;

@@ -13,6 +13,8 @@ use http::header;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::plain;
+
 /// The form of the body.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -24,6 +26,12 @@ pub enum Protocol {
     Completions,
     /// `input`, to be embedded.
     Embeddings,
+    /// `prompt`, to be drawn.
+    Images,
+    /// `query` and `documents`.
+    Rerank,
+    /// `input` and `voice`.
+    Speech,
 }
 
 impl Protocol {
@@ -32,6 +40,9 @@ impl Protocol {
             Self::Chat => request::Protocol::Chat,
             Self::Completions => request::Protocol::Completions,
             Self::Embeddings => request::Protocol::Embeddings,
+            Self::Images => request::Protocol::Images,
+            Self::Rerank => request::Protocol::Rerank,
+            Self::Speech => request::Protocol::Speech,
         }
     }
 }
@@ -40,7 +51,7 @@ impl Protocol {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BodyConfig {
-    /// Form of the body: `chat` (default), `completions` or `embeddings`.
+    /// Form of the body: `chat` (default), `completions`, `embeddings`, `images`, `rerank` or `speech`.
     pub protocol: Protocol,
 }
 
@@ -95,10 +106,10 @@ impl Exchange for BodyExchange {
         }
     }
 
-    async fn request_ready(&mut self, _body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+    async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         if let Some(scanner) = self.scanner.take() {
             let scan = scanner.finish().map_err(|error| not_json(&error))?;
-            members(&scan, self.protocol)?;
+            members(&scan, self.protocol, body)?;
             cx.facts.insert(scan);
         }
         Ok(Flow::Continue)
@@ -128,7 +139,7 @@ fn media_type(head: &http::request::Parts) -> Result<(), FilterError> {
 }
 
 /// What every body of the protocol needs, in the order of the contract. Whether the model exists is not asked here.
-fn members(scan: &Scan, protocol: Protocol) -> Result<(), FilterError> {
+fn members(scan: &Scan, protocol: Protocol, body: &Rope) -> Result<(), FilterError> {
     if scan.user_id.is_some() {
         let message = "The member user_id is not allowed. Send the header SPASS-User-Id.";
         return Err(FilterError::client(ErrorCode::InvalidField, message).param("body.user_id"));
@@ -144,6 +155,9 @@ fn members(scan: &Scan, protocol: Protocol) -> Result<(), FilterError> {
                 &[Kind::String, Kind::Array, Kind::Number, Kind::Object, Kind::Bool],
             );
         }
+        Protocol::Images => return plain::images(scan, body),
+        Protocol::Rerank => return plain::rerank(scan),
+        Protocol::Speech => return plain::speech(scan, body),
     }
     optional(scan.stream.as_ref(), "stream", Kind::Bool)?;
     optional(scan.stream_options.as_ref(), "stream_options", Kind::Object)?;
@@ -169,7 +183,7 @@ fn message_error(finding: &Finding) -> Option<FilterError> {
     Some(FilterError::client(code, message).param(finding.param()))
 }
 
-fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Result<(), FilterError> {
+pub(crate) fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Result<(), FilterError> {
     match member {
         None => {
             Err(FilterError::client(ErrorCode::MissingField, format!("The member {name} is required.")).param(name))
@@ -187,6 +201,10 @@ fn optional(member: Option<&Member>, name: &'static str, kind: Kind) -> Result<(
     }
 }
 
-fn wrong_type(name: &'static str) -> FilterError {
-    FilterError::client(ErrorCode::InvalidField, format!("The member {name} has the wrong type.")).param(name)
+pub(crate) fn wrong_type(name: &'static str) -> FilterError {
+    invalid(name, format!("The member {name} has the wrong type."))
+}
+
+pub(crate) fn invalid(name: &'static str, message: String) -> FilterError {
+    FilterError::client(ErrorCode::InvalidField, message).param(name)
 }

@@ -16,6 +16,7 @@
 mod body;
 mod content;
 mod form;
+mod plain;
 
 pub use self::body::{Body, BodyConfig, Protocol};
 pub use self::content::{Content, ContentConfig};

@@ -73,6 +73,12 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Whether it writes text: then `max_tokens` counts, and the answer may be a stream of events.
+    #[must_use]
+    pub fn writes_text(self) -> bool {
+        matches!(self, Self::Chat | Self::Completions | Self::Messages | Self::Responses)
+    }
+
     /// Path below the root of the backend's API.
     #[must_use]
     pub fn path(self) -> &'static str {
@@ -301,10 +307,10 @@ fn stt_modes(file: &BackendFile, key: &str, problems: &mut Vec<Problem>) -> Vec<
 }
 
 fn default_protocols(kind: BackendKind) -> Vec<Protocol> {
-    use Protocol::{Chat, Completions, Embeddings, Messages, Responses};
+    use Protocol::{Chat, Completions, Embeddings, Messages, Rerank, Responses};
     match kind {
         BackendKind::Anthropic => vec![Messages],
-        BackendKind::Vllm => vec![Chat, Completions, Embeddings, Responses],
+        BackendKind::Vllm => vec![Chat, Completions, Embeddings, Rerank, Responses],
         _ => vec![Chat, Completions, Embeddings],
     }
 }
@@ -390,3 +396,6 @@ fn credential(file: &BackendFile, key: &str, problems: &mut Vec<Problem>) -> Opt
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,14 @@ pub enum ModelKind {
     Rerank,
 }
 
+impl Model {
+    /// Whether its type fits an endpoint. Chat models that draw fit the one for images, too.
+    fn fits(&self, protocol: Protocol) -> bool {
+        let draws = || self.about.modalities.output.iter().any(|kind| kind == "image");
+        self.kind.fits(protocol) || self.kind == ModelKind::Chat && protocol == Protocol::Images && draws()
+    }
+}
+
 impl ModelKind {
     fn fits(self, protocol: Protocol) -> bool {
         use Protocol as P;
@@ -258,8 +266,7 @@ impl Catalog {
         principal: Option<&Principal>,
         protocol: Protocol,
     ) -> Result<(&Arc<Slug>, Vec<Arc<Entry>>), Unusable> {
-        let slug =
-            self.find(name, principal).filter(|slug| slug.model.kind.fits(protocol)).ok_or(Unusable::NotAvailable)?;
+        let slug = self.find(name, principal).filter(|slug| slug.model.fits(protocol)).ok_or(Unusable::NotAvailable)?;
         let speaks = |entry: &&Arc<Entry>| entry.backend.protocols.contains(&protocol);
         let entries: Vec<Arc<Entry>> = slug.entries.iter().filter(speaks).cloned().collect();
         if entries.is_empty() { Err(Unusable::NoBackend) } else { Ok((slug, entries)) }

@@ -18,6 +18,8 @@ use crate::max_tokens::Applied;
 use crate::recording::Recording;
 use crate::service::Models;
 
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The model of a request, the entries that may serve it, and what was asked of them.
@@ -89,10 +91,19 @@ impl Chosen {
     }
 
     /// Headers and body for the entry at the position of an attempt.
-    pub(crate) fn dress(&self, entry: &Entry, attempt: &mut AttemptRequest) -> Result<Applied, FilterError> {
+    pub(crate) fn dress(
+        &self,
+        protocol: Protocol,
+        entry: &Entry,
+        attempt: &mut AttemptRequest,
+    ) -> Result<Applied, FilterError> {
         match &self.asked {
             Asked::Document(document) => {
-                let accept = if self.stream { HeaderValue::from_static("text/event-stream") } else { JSON };
+                let accept = match protocol {
+                    Protocol::Speech => ANYTHING,
+                    _ if self.stream => EVENT_STREAM,
+                    _ => JSON,
+                };
                 attempt.headers.insert(header::CONTENT_TYPE, JSON);
                 attempt.headers.insert(header::ACCEPT, accept);
                 let (patches, applied) = document.patches(&self.model, attempt.index, entry)?;

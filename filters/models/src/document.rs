@@ -59,11 +59,11 @@ impl Document {
         Ok(Self {
             protocol,
             embeddings,
-            sent: Sent::read(&scan, body)?,
+            sent: if protocol.writes_text() { Sent::read(&scan, body)? } else { Sent::default() },
             token_ceiling: principal.and_then(|principal| principal.max_tokens),
             exact: None,
             corrected: None,
-            stream: protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
+            stream: protocol.writes_text() && is_true(scan.stream.as_ref(), body),
             client_wants_usage: is_true(scan.include_usage.as_ref(), body),
             slug: slug.into(),
             scan,
@@ -80,8 +80,8 @@ impl Document {
     ) -> Result<(Vec<Patch>, Applied), FilterError> {
         let bounds = self.bounds(model, entry, self.left(model, index, entry)?);
         let (mut patches, applied) = match self.protocol {
-            Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
-            _ => self.sent.patches(&self.scan, bounds),
+            protocol if protocol.writes_text() => self.sent.patches(&self.scan, bounds),
+            _ => (self.embeddings.clone(), Applied::Unchanged),
         };
         if *entry.model != *self.slug {
             let name = serde_json::to_string(&*entry.model).unwrap_or_default();

@@ -21,7 +21,8 @@ use crate::backend::{Protocol, Running};
 use crate::catalog::Entry;
 use crate::chosen::Chosen;
 use crate::service::Models;
-use crate::speech::Streaming;
+use crate::sound::Sound;
+use crate::transcript::Streaming;
 use crate::verdict::tell_not_to_retry;
 
 const RESOLVED_MODEL: HeaderName = HeaderName::from_static("spass-resolved-model");
@@ -34,8 +35,8 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; c
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
-    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `transcription` or `translation`.
-    /// The last two stand behind the filter `form`, the others behind `body`.
+    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `images`, `rerank`, `speech`,
+    /// `transcription` or `translation`. The last two stand behind the filter `form`, the others behind `body`.
     pub protocol: Protocol,
 }
 
@@ -53,11 +54,14 @@ impl FilterKind for Route {
             Protocol::Chat
             | Protocol::Completions
             | Protocol::Embeddings
+            | Protocol::Images
+            | Protocol::Rerank
+            | Protocol::Speech
             | Protocol::Transcription
             | Protocol::Translation => Ok(raw.protocol),
             _ => Err(vec![Problem::at(
                 "protocol",
-                "must be chat, completions, embeddings, transcription or translation",
+                "must be chat, completions, embeddings, images, rerank, speech, transcription or translation",
             )]),
         }
     }
@@ -89,6 +93,7 @@ impl Filter for ModelsFilter {
             answer: None,
             relay: None,
             media_type: None,
+            sound: None,
         })
     }
 }
@@ -105,8 +110,9 @@ pub(crate) struct ModelsExchange {
     pub(crate) running: Option<Running>,
     pub(crate) answer: Option<RewrittenBody>,
     pub(crate) relay: Option<Streaming>,
-    /// What the answer is, if it is no JSON.
+    /// What a transcript is, if it is no JSON.
     pub(crate) media_type: Option<HeaderValue>,
+    pub(crate) sound: Option<Sound>,
 }
 
 #[async_trait]
@@ -138,11 +144,12 @@ impl Exchange for ModelsExchange {
         self.answer = None;
         self.relay = None;
         self.media_type = None;
+        self.sound = None;
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
-        announce(chosen.dress(entry, attempt)?, cx.reply_headers);
+        announce(chosen.dress(self.protocol, entry, attempt)?, cx.reply_headers);
         if chosen.stream {
             attempt.timeouts.first_byte = Some(entry.backend.first_byte_timeout);
             attempt.timeouts.idle = Some(self.service.stream.idle);
@@ -179,6 +186,8 @@ impl Exchange for ModelsExchange {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
             head.length = None;
+        } else if let Some(sound) = &self.sound {
+            headers.insert(header::CONTENT_TYPE, sound.content_type.clone());
         } else {
             headers.insert(header::CONTENT_TYPE, self.media_type.clone().unwrap_or(JSON));
         }
@@ -208,6 +217,8 @@ impl Exchange for ModelsExchange {
             if end && let Some(usage) = relay.usage() {
                 cx.facts.insert::<Usage>(usage);
             }
+        } else if let Some(sound) = &mut self.sound {
+            sound.pass(part.as_ref());
         } else if let Some(answer) = self.answer.take() {
             *part = Some(answer.body);
         }

@@ -30,8 +30,9 @@ mod recording;
 mod relay;
 mod service;
 mod settings;
-mod speech;
+mod sound;
 mod tokenize;
+mod transcript;
 mod verdict;
 
 pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running, SttMode};

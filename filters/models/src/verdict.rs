@@ -5,17 +5,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body};
+use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body, sort_results};
 use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::attempts::Came;
+use crate::backend::Protocol;
 use crate::chosen::Chosen;
 use crate::daily_quota::DailyQuota;
 use crate::filter::ModelsExchange;
 use crate::judge;
 use crate::relay::Relay;
-use crate::speech::{Speech, Streaming};
+use crate::sound::Sound;
+use crate::transcript::{Streaming, Transcript};
 
 /// Longest whole answer that is held: a thousand embeddings or a few images fit.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
@@ -45,13 +47,20 @@ impl ModelsExchange {
                 self.judge_status(head.status, &head.headers, &[])
             };
         }
+        if self.protocol == Protocol::Speech
+            && let Some(sound) = Sound::of(&head.headers)
+        {
+            self.came(Came::Status(head.status.as_u16()));
+            self.sound = Some(sound);
+            return Verdict::Relay;
+        }
         let streams = |chosen: &Chosen| chosen.stream || chosen.is_recording();
         if self.chosen.as_ref().is_some_and(streams) && is_event_stream(&head.headers) {
             self.came(Came::Status(head.status.as_u16()));
             self.relay = self.serving().map(|(chosen, _)| {
                 let model = Arc::clone(&chosen.shown);
                 match chosen.is_recording() {
-                    true => Streaming::Speech(Speech::new(model)),
+                    true => Streaming::Transcript(Transcript::new(model)),
                     false => Streaming::Text(Box::new(Relay::new(model, chosen.client_wants_usage))),
                 }
             });
@@ -77,10 +86,14 @@ impl ModelsExchange {
             return Verdict::Relay;
         }
         match rewrite_body(body, &chosen.shown) {
-            Ok(_) if chosen.stream && !chosen.is_recording() => {
+            // events, or sound, were asked for; not every model that listens knows events
+            Ok(_) if chosen.stream && !chosen.is_recording() || self.protocol == Protocol::Speech => {
                 self.next_or(|| judge::last_failure(AttemptFailure::Reset))
             }
-            Ok(answer) => {
+            Ok(mut answer) => {
+                if self.protocol == Protocol::Rerank {
+                    answer.body = sort_results(&answer.body);
+                }
                 self.answer = Some(answer);
                 Verdict::Relay
             }
@@ -156,6 +169,9 @@ impl ModelsExchange {
             } else {
                 Verdict::Fail(Box::new(judge::last_failure(failure)))
             };
+        }
+        if self.sound.as_ref().is_some_and(|sound| sound.left) {
+            return Verdict::Fail(Box::new(judge::last_failure(failure)));
         }
         self.came(Came::Failed(failure));
         if let Some((_, entry)) = self.serving()

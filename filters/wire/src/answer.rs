@@ -11,11 +11,13 @@ mod chunk;
 mod delta;
 mod dialects;
 mod members;
+mod rerank;
 mod usage;
 
 pub use self::body::{NotAnAnswer, RewrittenBody, rewrite_body};
 pub use self::chunk::{Chunk, ChunkKind, Rewritten, Rules, later_usage, rewrite_chunk};
 pub use self::delta::Choices;
+pub use self::rerank::sort_results;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ mod number;
 pub mod patch;
 mod path;
 mod recorder;
+mod rerank;
 mod run;
 mod scan;
 #[cfg(test)]
@@ -29,4 +30,5 @@ pub use self::embedding::{InputSize, MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPU
 pub use self::error::{ScanError, ScanErrorKind};
 pub use self::finding::{Finding, Location, MAX_FINDINGS, Problem};
 pub use self::json::{Kind, MAX_DEPTH};
+pub use self::rerank::{MAX_DOCUMENT_BYTES, MAX_DOCUMENTS};
 pub use self::scan::{Member, Protocol, Scan, Scanner};

@@ -35,7 +35,7 @@ pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<
     let models: Vec<Arc<Model>> =
         file.models.iter().enumerate().map(|(index, model)| Arc::new(reader.model(index, model))).collect();
     let mut all: Vec<Slug> = models.iter().flat_map(slugs::of).collect();
-    unique(&all, problems);
+    unique("models", &all, problems);
     let mut names = Vec::new();
     for (name, pin) in &file.pins {
         let slug = other_name(&format!("pins.{name}"), name, &pin.target, Tier::Pin, &all, problems);
@@ -53,6 +53,7 @@ pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<
         let pinned = alias.pinned.then(|| alias.available_fallbacks.as_slice().into());
         names.extend(slug.map(|slug| Slug { tenants: alias.tenants.clone(), pinned, ..slug }));
     }
+    unique("tenant_aliases", &names, problems);
     all.extend(names);
     all.into_iter().map(Arc::new).collect()
 }
@@ -141,7 +142,7 @@ impl<'a> Reader<'a> {
 
     fn model(&mut self, index: usize, file: &'a ModelFile) -> Model {
         let key = format!("models[{index}]");
-        let listed = self.expand(file, &key, &mut Vec::new());
+        let listed = each_once(self.expand(file, &key, &mut Vec::new()));
         Model {
             alias: file.alias.as_str().into(),
             kind: file.kind,
@@ -172,6 +173,17 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Several members may lead to one entry; it is tried at its first place.
+fn each_once(route: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
+    let mut once: Vec<Arc<Entry>> = Vec::with_capacity(route.len());
+    for entry in route {
+        if !once.iter().any(|known| Arc::ptr_eq(known, &entry)) {
+            once.push(entry);
+        }
+    }
+    once
+}
+
 fn caps(file: &ConstraintsFile, dimensions_supported: bool, key: &str, problems: &mut Vec<Problem>) -> EmbeddingCaps {
     let mut cap = |name: &str, value: Option<u64>, most: u64| {
         let value = value.unwrap_or(most);
@@ -190,14 +202,14 @@ fn caps(file: &ConstraintsFile, dimensions_supported: bool, key: &str, problems:
     }
 }
 
-fn unique(all: &[Slug], problems: &mut Vec<Problem>) {
+fn unique(key: &str, all: &[Slug], problems: &mut Vec<Problem>) {
     let mut seen = HashSet::new();
     for slug in all {
         if !seen.insert(&*slug.id) {
-            problems.push(Problem::at("models", format!("the slug {} stands for two things", slug.id)));
+            problems.push(Problem::at(key, format!("the slug {} stands for two things", slug.id)));
         }
         if slug.tier != Tier::Base && !is_slug(&slug.id) {
-            problems.push(Problem::at("models", format!("the slug {} is too long", slug.id)));
+            problems.push(Problem::at(key, format!("the slug {} is too long", slug.id)));
         }
     }
 }

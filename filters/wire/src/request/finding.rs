@@ -4,12 +4,18 @@ use std::fmt;
 use std::mem::discriminant;
 
 /// Upper bound of recorded findings: the first of each problem is kept, and there are no more problems than this.
-pub const MAX_FINDINGS: usize = 16;
+pub const MAX_FINDINGS: usize = 24;
 
 /// What is wrong with, or notable about, a part of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
+    /// One document has more than [`MAX_DOCUMENT_BYTES`](super::MAX_DOCUMENT_BYTES).
+    DocumentTooLarge,
+    /// An element of `documents` is neither a string nor an object with a text.
+    DocumentType,
+    /// There is no document, or there are more than [`MAX_DOCUMENTS`](super::MAX_DOCUMENTS).
+    DocumentsCount,
     /// The input is an empty array or an empty string, or holds one.
     EmbeddingInputEmpty,
     /// One input text has more than [`MAX_INPUT_BYTES`](super::MAX_INPUT_BYTES).
@@ -71,6 +77,10 @@ pub enum Location {
         /// Index of the call.
         call: usize,
     },
+    /// `documents[i]`
+    Document(usize),
+    /// `documents`
+    Documents,
     /// `messages[i].content[j].image_url.url`
     ImageUrl {
         /// Index of the message.
@@ -99,6 +109,8 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Arguments { message, call } => write!(f, "messages[{message}].tool_calls[{call}].function.arguments"),
+            Self::Document(document) => write!(f, "documents[{document}]"),
+            Self::Documents => f.write_str("documents"),
             Self::ImageUrl { message, part } => write!(f, "messages[{message}].content[{part}].image_url.url"),
             Self::Input => f.write_str("input"),
             Self::InputItem(item) => write!(f, "input[{item}]"),

@@ -11,6 +11,9 @@ pub(super) enum Place {
     Calls,
     Content,
     Dimensions,
+    Document,
+    DocumentText,
+    Documents,
     EncodingFormat,
     Function,
     ImageUrl,
@@ -29,9 +32,13 @@ pub(super) enum Place {
     PartType,
     Prompt,
     PromptItem,
+    Quality,
+    Query,
+    ResponseFormat,
     Role,
     /// The schema of a tool; counts with all its bytes.
     Schema,
+    Size,
     Stream,
     StreamOptions,
     /// A string that counts as text of the prompt.
@@ -42,6 +49,7 @@ pub(super) enum Place {
     Tools,
     Url,
     UserId,
+    Voice,
 }
 
 impl Place {
@@ -50,6 +58,7 @@ impl Place {
         match (self, name) {
             (Self::Body, _) => Self::top(name),
             (Self::StreamOptions, b"include_usage") => Self::IncludeUsage,
+            (Self::Document, b"text") => Self::DocumentText,
             (Self::Message, b"role") => Self::Role,
             (Self::Message, b"content") => Self::Content,
             (Self::Message, b"tool_calls") => Self::Calls,
@@ -68,6 +77,7 @@ impl Place {
     fn top(name: &[u8]) -> Self {
         match name {
             b"dimensions" => Self::Dimensions,
+            b"documents" => Self::Documents,
             b"encoding_format" => Self::EncodingFormat,
             b"input" => Self::Input,
             b"max_completion_tokens" => Self::MaxCompletionTokens,
@@ -76,10 +86,15 @@ impl Place {
             b"model" => Self::Model,
             b"n" => Self::N,
             b"prompt" => Self::Prompt,
+            b"quality" => Self::Quality,
+            b"query" => Self::Query,
+            b"response_format" => Self::ResponseFormat,
+            b"size" => Self::Size,
             b"stream" => Self::Stream,
             b"stream_options" => Self::StreamOptions,
             b"tools" => Self::Tools,
             b"user_id" => Self::UserId,
+            b"voice" => Self::Voice,
             _ => Self::Other,
         }
     }
@@ -91,6 +106,7 @@ impl Place {
             (Self::Tools, Protocol::Chat) => Self::Tool,
             (Self::Prompt, Protocol::Completions) => Self::PromptItem,
             (Self::Input, Protocol::Embeddings) => Self::InputItem,
+            (Self::Documents, Protocol::Rerank) => Self::Document,
             (Self::Content, _) => Self::Part,
             (Self::Calls, _) => Self::Call,
             (Self::PromptItem | Self::InputItem, _) => Self::Token,

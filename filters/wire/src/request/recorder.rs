@@ -9,6 +9,7 @@ use super::json::{Kind, Sink};
 use super::message::Message;
 use super::name::{Name, SeenNames};
 use super::path::Place;
+use super::rerank::Documents;
 use super::scan::{Member, Protocol, Scan};
 
 /// Bytes of text that one integer of a tokenised prompt stands for, so that it is estimated as one token.
@@ -30,6 +31,7 @@ struct Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taker {
     Arguments,
+    Document,
     Input,
     Name,
     Nobody,
@@ -54,6 +56,7 @@ pub(super) struct Recorder {
     taker: Taker,
     message: Message,
     input: Input,
+    documents: Documents,
 }
 
 impl Recorder {
@@ -70,6 +73,7 @@ impl Recorder {
             taker: Taker::Nobody,
             message: Message::new(),
             input: Input::default(),
+            documents: Documents::default(),
         }
     }
 
@@ -90,6 +94,15 @@ impl Recorder {
                 let found = self.input.begin(kind);
                 self.find(found, at);
             }
+            Place::Documents => self.documents.begin(),
+            Place::Document => {
+                let found = self.documents.begin_document(kind);
+                self.find(found, at);
+            }
+            Place::DocumentText => {
+                let found = self.documents.begin_text(kind);
+                self.find(found, at);
+            }
             Place::InputItem => {
                 let found = self.input.begin_item(kind);
                 self.find(found, at);
@@ -99,6 +112,8 @@ impl Recorder {
         match place {
             Place::Arguments => Taker::Arguments,
             Place::Content | Place::Part | Place::PromptItem | Place::Text => Taker::Text,
+            Place::Document | Place::DocumentText => Taker::Document,
+            Place::Query if self.protocol == Protocol::Rerank => Taker::Text,
             Place::Input if self.protocol == Protocol::Embeddings => Taker::Input,
             Place::InputItem => Taker::Input,
             Place::PartType => {
@@ -124,6 +139,14 @@ impl Recorder {
             Place::Arguments if kind == Kind::String => self.message.end_arguments(findings),
             Place::Schema => self.scan.prompt_text_bytes += range.len() as u64,
             Place::PromptItem if kind == Kind::Number => self.scan.prompt_text_bytes += BYTES_PER_TOKEN,
+            Place::Document => {
+                let found = self.documents.end_document(kind);
+                self.find(found, at);
+            }
+            Place::Documents if self.protocol == Protocol::Rerank => {
+                let found = self.documents.end(kind);
+                self.find(found, at);
+            }
             Place::InputItem => self.end_input_item(kind, at, is_integer),
             Place::Token => self.end_token(at, is_integer),
             Place::Input if self.protocol == Protocol::Embeddings => {
@@ -153,10 +176,16 @@ impl Recorder {
         }
     }
 
-    /// Records a finding of the embeddings input. What concerns the whole input stands at its start.
+    /// Records a finding of an embeddings input or of documents. What concerns the whole input stands at its start.
     fn find(&mut self, found: Option<(Problem, Location)>, at: usize) {
         if let Some((problem, location)) = found {
-            let whole = self.frames.last().filter(|frame| location == Location::Input && frame.place == Place::Input);
+            let is_whole = |frame: &&Frame| {
+                matches!(
+                    (location, frame.place),
+                    (Location::Input, Place::Input) | (Location::Documents, Place::Documents)
+                )
+            };
+            let whole = self.frames.last().filter(is_whole);
             let offset = whole.map_or(at, |frame| frame.start);
             Finding { problem, offset, location }.add_to(&mut self.scan.findings);
         }
@@ -232,11 +261,12 @@ impl Sink for Recorder {
     }
 
     fn text(&mut self, piece: &[u8]) {
-        if matches!(self.taker, Taker::Arguments | Taker::Input | Taker::Text) {
+        if matches!(self.taker, Taker::Arguments | Taker::Document | Taker::Input | Taker::Text) {
             self.scan.prompt_text_bytes += piece.len() as u64;
         }
         match self.taker {
             Taker::Arguments => self.message.arguments_text(piece, &mut self.scan.findings),
+            Taker::Document => self.documents.text(piece),
             Taker::Input => self.input.text(piece),
             Taker::Name => {
                 self.name.push(piece);

@@ -26,6 +26,12 @@ pub enum Protocol {
     Completions,
     /// Embeddings: `input`.
     Embeddings,
+    /// Generated images: top-level members only.
+    Images,
+    /// Rerank: `query` and `documents`.
+    Rerank,
+    /// Speech: top-level members only.
+    Speech,
 }
 
 /// A member of an object, as byte ranges of the body.
@@ -50,6 +56,7 @@ pub struct Scan {
     /// Whether the top-level object has no member.
     pub is_empty_object: bool,
     pub dimensions: Option<Member>,
+    pub documents: Option<Member>,
     pub encoding_format: Option<Member>,
     pub input: Option<Member>,
     pub max_completion_tokens: Option<Member>,
@@ -58,10 +65,15 @@ pub struct Scan {
     pub model: Option<Member>,
     pub n: Option<Member>,
     pub prompt: Option<Member>,
+    pub quality: Option<Member>,
+    pub query: Option<Member>,
+    pub response_format: Option<Member>,
+    pub size: Option<Member>,
     pub stream: Option<Member>,
     pub stream_options: Option<Member>,
     pub tools: Option<Member>,
     pub user_id: Option<Member>,
+    pub voice: Option<Member>,
     /// The member of `stream_options`; the last one if repeated.
     pub include_usage: Option<Member>,
     /// Offset of the closing brace of `stream_options`, if that is an object.
@@ -77,7 +89,7 @@ pub struct Scan {
     /// The longest list of integers among them.
     pub longest_input_tokens: Option<InputSize>,
     /// UTF-8 bytes of the prompt after unescaping: message contents, names and arguments of tool calls, names,
-    /// descriptions and schemas of tools, `prompt`, `input`. A schema counts as it is written; an integer of a
+    /// descriptions and schemas of tools, `prompt`, `input`, `query`, `documents`. A schema counts as it is written; an integer of a
     /// tokenised prompt counts as four bytes. URLs of images do not count.
     pub prompt_text_bytes: u64,
     /// Image parts.
@@ -99,6 +111,7 @@ impl Scan {
     pub(super) fn slot(&mut self, place: Place) -> Option<&mut Option<Member>> {
         Some(match place {
             Place::Dimensions => &mut self.dimensions,
+            Place::Documents => &mut self.documents,
             Place::EncodingFormat => &mut self.encoding_format,
             Place::IncludeUsage => &mut self.include_usage,
             Place::Input => &mut self.input,
@@ -108,10 +121,15 @@ impl Scan {
             Place::Model => &mut self.model,
             Place::N => &mut self.n,
             Place::Prompt => &mut self.prompt,
+            Place::Quality => &mut self.quality,
+            Place::Query => &mut self.query,
+            Place::ResponseFormat => &mut self.response_format,
+            Place::Size => &mut self.size,
             Place::Stream => &mut self.stream,
             Place::StreamOptions => &mut self.stream_options,
             Place::Tools => &mut self.tools,
             Place::UserId => &mut self.user_id,
+            Place::Voice => &mut self.voice,
             _ => return None,
         })
     }

@@ -1,6 +1,7 @@
 //! The content rules of requests, row by row.
 
 mod embedding;
+mod rerank;
 mod syntax;
 mod vision;
 

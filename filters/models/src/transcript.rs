@@ -19,7 +19,7 @@ pub(crate) enum Streaming {
     /// Chunks of a text.
     Text(Box<Relay>),
     /// Events of a transcription.
-    Speech(Speech),
+    Transcript(Transcript),
 }
 
 impl Streaming {
@@ -27,7 +27,7 @@ impl Streaming {
     pub(crate) fn pass(&mut self, part: &mut Option<Bytes>, end: bool) -> Result<(), FilterError> {
         match self {
             Self::Text(relay) => relay.pass(part, end),
-            Self::Speech(speech) => speech.pass(part, end),
+            Self::Transcript(transcript) => transcript.pass(part, end),
         }
     }
 
@@ -35,7 +35,7 @@ impl Streaming {
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self {
             Self::Text(relay) => relay.usage(),
-            Self::Speech(speech) => speech.usage,
+            Self::Transcript(transcript) => transcript.usage,
         }
     }
 
@@ -43,7 +43,7 @@ impl Streaming {
     pub(crate) fn left(&self) -> bool {
         match self {
             Self::Text(relay) => relay.left(),
-            Self::Speech(speech) => speech.left,
+            Self::Transcript(transcript) => transcript.left,
         }
     }
 
@@ -51,13 +51,13 @@ impl Streaming {
     pub(crate) fn complete(&self) -> bool {
         match self {
             Self::Text(relay) => relay.complete(),
-            Self::Speech(speech) => speech.done,
+            Self::Transcript(transcript) => transcript.done,
         }
     }
 }
 
 /// Passes events on; only the name of the model is changed in them.
-pub(crate) struct Speech {
+pub(crate) struct Transcript {
     framer: Framer,
     model: Arc<str>,
     left: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Speech {
     usage: Option<Usage>,
 }
 
-impl Speech {
+impl Transcript {
     pub(crate) fn new(model: Arc<str>) -> Self {
         Self { framer: Framer::new(MAX_EVENT_BYTES), model, left: false, done: false, usage: None }
     }
@@ -137,15 +137,15 @@ mod tests {
     );
 
     fn run(stream: &str, step: usize) -> Result<String, FilterError> {
-        let mut speech = Speech::new("slug".into());
+        let mut transcript = Transcript::new("slug".into());
         let mut out = Vec::new();
         for piece in stream.as_bytes().chunks(step) {
             let mut part = Some(Bytes::copy_from_slice(piece));
-            speech.pass(&mut part, false)?;
+            transcript.pass(&mut part, false)?;
             out.extend(part.unwrap_or_default());
         }
         let mut part = None;
-        speech.pass(&mut part, true)?;
+        transcript.pass(&mut part, true)?;
         out.extend(part.unwrap_or_default());
         Ok(String::from_utf8(out).unwrap())
     }
