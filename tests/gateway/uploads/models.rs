@@ -263,6 +263,29 @@ async fn a_stream_that_breaks_off_says_so_and_one_that_streams_nothing_is_replac
 }
 
 #[tokio::test]
+async fn the_file_is_gone_as_soon_as_the_answer_has_begun() {
+    let mut stage = Stage::open_at_head().await;
+    let setup = Setup::new().backend(speech("first", stage.addr)).model(audio(&[("first", FIRST)]));
+    let gateway = setup.start().await;
+    let body = form(&[text("stream", "true"), file("a.ogg", &crate::harness::fill(2 * MIB)), text("model", "speech")]);
+    let mut client = gateway.client().await;
+    client.send(&http::Method::POST, PATH, &[("content-type", super::form::CONTENT_TYPE)], &body).await;
+    let mut caller = stage.caller().await;
+    let length: usize = caller.header("content-length").unwrap().parse().unwrap();
+    while caller.body.len() < length {
+        assert!(caller.read_some().await);
+    }
+    assert_eq!(gateway.open_data_files(), 1);
+    caller.begin_stream().await;
+    caller.chunk("data: {\"type\":\"transcript.text.delta\",\"delta\":\"x\"}\n\n").await;
+    assert_eq!(client.read_head().await.0, 200);
+    crate::harness::until("the file is gone", async || gateway.open_data_files() == 0).await;
+    caller.chunk("data: {\"type\":\"transcript.text.done\",\"text\":\"x\"}\n\n").await;
+    caller.end_chunks().await;
+    while client.piece().await.is_some() {}
+}
+
+#[tokio::test]
 async fn windows_are_for_backends_that_cut_them() {
     let (first, second) = (mock().await, mock().await);
     let mut cutting = speech("second", second.addr());
