@@ -61,6 +61,11 @@ impl Timing {
         self.begun = true;
     }
 
+    /// Whether the answer has begun to leave.
+    pub(super) fn begun(&self) -> bool {
+        self.begun
+    }
+
     /// When the whole exchange has to have begun to answer.
     pub(super) fn total(&self) -> Option<Instant> {
         self.limits.map(|limits| self.started + limits.total)

@@ -37,7 +37,9 @@ impl Replay {
                 HttpTask::Body(None, false) => {}
                 HttpTask::Body(Some(part), false) if part.is_empty() => {}
                 // nothing of the answer has left: say the failure properly
-                HttpTask::Failed(error) if self.pending_head.is_some() && out.is_empty() => return Err(error),
+                HttpTask::Failed(error) if out.is_empty() && (self.pending_head.is_some() || !self.timing.begun()) => {
+                    return Err(error);
+                }
                 task => {
                     if let Some(head) = self.pending_head.take() {
                         out.push(HttpTask::Header(head, false));

@@ -158,24 +158,27 @@ async fn the_second_backend_serves_when_the_first_cannot_be_reached() {
 }
 
 #[tokio::test]
-async fn a_first_backend_that_dies_while_the_client_still_sends_is_replaced() {
-    let (mut first, second) = (Stage::open_at_head().await, mock().await);
-    let gateway = two(speech("first", first.addr), speech("second", second.addr())).await;
-    let body = recording(4 * MIB, Order::ModelFirst, "speech");
+async fn backends_that_die_one_after_the_other_while_the_client_still_sends_are_replaced() {
+    let (mut first, mut second, third) = (Stage::open_at_head().await, Stage::open_at_head().await, mock().await);
+    let route = [("first", FIRST), ("second", "x"), ("third", SECOND)];
+    let setup = Setup::new().backend(speech("first", first.addr)).backend(speech("second", second.addr));
+    let gateway = setup.backend(speech("third", third.addr())).model(audio(&route)).start().await;
+    let body = recording(6 * MIB, Order::ModelFirst, "speech");
     let mut client = gateway.client().await;
     let length = body.len().to_string();
     let headers = [("content-type", super::form::CONTENT_TYPE), ("content-length", &length)];
     client.head(&http::Method::POST, PATH, &headers).await;
-    let (begun, rest) = body.split_at(2 * MIB);
-    client.raw.send(begun).await.unwrap();
-    let mut caller = first.caller().await;
-    while caller.body.len() < MIB {
-        assert!(caller.read_some().await);
+    for (stage, piece) in [(&mut first, &body[..2 * MIB]), (&mut second, &body[2 * MIB..4 * MIB])] {
+        client.raw.send(piece).await.unwrap();
+        let mut caller = stage.caller().await;
+        while caller.body.len() < MIB {
+            assert!(caller.read_some().await);
+        }
+        caller.reset();
     }
-    caller.reset();
-    client.raw.send(rest).await.unwrap();
+    client.raw.send(&body[4 * MIB..]).await.unwrap();
     let answer = client.answer().await;
-    served_by_second(&answer, &second, Order::ModelFirst, 4 * MIB, "first;e=reset, second;s=200");
+    served_by_second(&answer, &third, Order::ModelFirst, 6 * MIB, "first;e=reset, second;e=reset, third;s=200");
     assert!(!answer.says_close());
 }
 
