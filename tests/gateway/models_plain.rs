@@ -127,6 +127,25 @@ async fn images_pass_for_models_that_draw() {
 }
 
 #[tokio::test]
+async fn an_image_that_lies_at_the_provider_is_no_answer() {
+    let elsewhere = r#"{"created":1,"data":[{"url":"https://images.provider.example/1.png"}]}"#;
+    let (gateway, _mock, second) = started(Script::always(Behaviour::json(elsewhere))).await;
+    let body = r#"{"model":"painter","prompt":"a dog"}"#;
+    second.push(Behaviour::json(r#"{"created":1,"data":[{"b64_json":"iVBORw0KGgo="}]}"#));
+    let answer = post(&gateway, IMAGES, body).await;
+    assert_eq!(answer.is_ok().header("spass-attempts"), Some("first;s=200, second;s=200"));
+    second.push(Behaviour::json(elsewhere));
+    let answer = post(&gateway, IMAGES, body).await;
+    answer.is_error(502, "upstream_error", "");
+    assert!(!answer.text().contains("provider.example"));
+    post(&gateway, IMAGES, r#"{"model":"painter","prompt":"a","response_format":"url"}"#).await.is_error(
+        400,
+        "invalid_field",
+        "response_format",
+    );
+}
+
+#[tokio::test]
 async fn sound_passes_as_it_is() {
     let bytes: &[u8] = b"\xff\xf3\x00 not text \xfe";
     let (gateway, mock, _second) = started(Script::queue([sound("audio/mpeg", bytes)])).await;

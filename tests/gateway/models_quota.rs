@@ -11,7 +11,8 @@ use crate::harness::{Answer, Gateway, PROMPT, Setup, backend, model};
 const DAY: &str = "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day";
 
 async fn upstream(status: u16, message: &str) -> MockUpstream {
-    let body = json!({"error": {"message": message, "code": status}}).to_string();
+    let code = if status == 200 { 429 } else { status };
+    let body = json!({"error": {"message": message, "code": code}}).to_string();
     let status = StatusCode::from_u16(status).unwrap();
     let behaviour = Behaviour::Status { status, headers: HeaderMap::new(), body: body.into() };
     MockUpstream::start(Script::always(behaviour).with_looks_apart()).await.unwrap()
@@ -63,7 +64,7 @@ fn until_midnight() -> u64 {
 
 #[tokio::test]
 async fn a_pinned_alias_is_told_of_the_day_and_of_its_fallbacks() {
-    for status in [429, 402] {
+    for status in [429, 402, 200] {
         let mock = upstream(status, DAY).await;
         let gateway = gateway(&mock, &["openai", "openrouter"]).await;
         let before = until_midnight();

@@ -133,6 +133,23 @@ async fn a_domain_that_is_down_fails_and_nothing_leaves_it() {
 }
 
 #[tokio::test]
+async fn a_domain_that_is_silent_is_waited_for_and_nothing_leaves_it() {
+    let (local, cloud) = (mock().await, mock().await);
+    let gateway = Setup::new()
+        .backend(of("local", local.addr(), json!({"first_byte_timeout_seconds": 1})))
+        .backend(of("cloud", cloud.addr(), json!({"domain": "cloud"})))
+        .model(model("m", &[("local", "hang"), ("cloud", "ok")]))
+        .tokens(tokens())
+        .start()
+        .await;
+    let answer = chat(&gateway, USER, "m-local", json!({"stream": true})).await;
+    answer.is_error(504, "upstream_timeout", "");
+    assert_eq!((answer.header("spass-attempts"), cloud.requests().len()), (Some("local;e=timeout"), 0));
+    let answer = chat(&gateway, USER, "m", json!({"stream": true})).await;
+    assert_eq!(answer.is_ok().header("spass-attempts"), Some("local;e=timeout, cloud;s=200"));
+}
+
+#[tokio::test]
 async fn every_name_of_a_model_has_its_floor_and_answers_under_its_own() {
     let (local, cloud) = (mock().await, mock().await);
     let gateway = setup(local.addr(), cloud.addr()).start().await;

@@ -16,7 +16,8 @@ const BYTES_PER_CHARACTER: usize = 12;
 
 const SIZES: &[&str] = &["auto", "1024x1024", "1024x1536", "1536x1024"];
 const QUALITIES: &[&str] = &["auto", "low", "medium", "high"];
-const IMAGE_FORMATS: &[&str] = &["b64_json", "url"];
+/// Not `url` yet: without a store of images the URL would be that of the provider.
+const IMAGE_FORMATS: &[&str] = &["b64_json"];
 
 /// `query` and `documents`.
 pub(crate) fn rerank(scan: &Scan) -> Result<(), FilterError> {
@@ -146,7 +147,9 @@ mod tests {
             ("size", json!(1024), "invalid_field size"),
             ("quality", json!("medium"), ""),
             ("quality", json!("hd"), "invalid_field quality"),
-            ("response_format", json!("url"), ""),
+            ("response_format", json!("b64_json"), ""),
+            ("response_format", json!(null), ""),
+            ("response_format", json!("url"), "invalid_field response_format"),
             ("response_format", json!({"type": "json_object"}), "invalid_field response_format"),
             ("stream", json!(false), ""),
             ("stream", json!(true), "invalid_field stream"),

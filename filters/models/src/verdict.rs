@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body, sort_results};
+use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body, sort_results, tells_where_images_lie};
 use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -88,6 +88,9 @@ impl ModelsExchange {
         match rewrite_body(body, &chosen.shown) {
             // events, or sound, were asked for; not every model that listens knows events
             Ok(_) if chosen.stream && !chosen.is_recording() || self.protocol == Protocol::Speech => {
+                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+            }
+            Ok(_) if self.protocol == Protocol::Images && tells_where_images_lie(body) => {
                 self.next_or(|| judge::last_failure(AttemptFailure::Reset))
             }
             Ok(mut answer) => {

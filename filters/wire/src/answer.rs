@@ -10,6 +10,7 @@ mod body;
 mod chunk;
 mod delta;
 mod dialects;
+mod images;
 mod members;
 mod rerank;
 mod usage;
@@ -17,6 +18,7 @@ mod usage;
 pub use self::body::{NotAnAnswer, RewrittenBody, rewrite_body};
 pub use self::chunk::{Chunk, ChunkKind, Rewritten, Rules, later_usage, rewrite_chunk};
 pub use self::delta::Choices;
+pub use self::images::tells_where_images_lie;
 pub use self::rerank::sort_results;
 
 #[cfg(test)]

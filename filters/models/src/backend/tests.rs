@@ -1,4 +1,5 @@
 use super::*;
+use crate::settings::BackendFile;
 use dgx_gateway_filter::upstream::EmbeddedUpstreams;
 
 fn read(backends: &str) -> (Vec<Arc<Backend>>, Vec<String>) {
