@@ -80,6 +80,8 @@ struct Control {
     cut: bool,
     /// Pieces of a body that streams which no filter has seen.
     fresh: Vec<Bytes>,
+    /// The upstream is to be told the end of the body with the next piece.
+    end: bool,
     /// Why the rest of the body is refused.
     failure: Option<FilterError>,
     /// The genuine session, put back when the wrapper is dropped.
@@ -150,6 +152,7 @@ impl ReplayHandle {
         control.hold = false;
         control.release = None;
         control.cut = false;
+        control.end = false;
     }
 
     /// Length of what the attempt sends.
@@ -160,6 +163,11 @@ impl ReplayHandle {
     /// Takes the pieces of a body that streams which have come since.
     pub(super) fn take_fresh(&self) -> Vec<Bytes> {
         std::mem::take(&mut lock(&self.0).fresh)
+    }
+
+    /// Whether the piece at hand stands for the end of the body towards the upstream.
+    pub(super) fn take_end(&self) -> bool {
+        std::mem::take(&mut lock(&self.0).end)
     }
 
     /// Takes the reason why the rest of the body is refused.
