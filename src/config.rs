@@ -219,6 +219,14 @@ mod tests {
     }
 
     #[test]
+    fn an_upload_has_the_limit_of_uploads_and_no_other() {
+        let route = "path: /x, methods: [POST], upstream: planned, upload: true";
+        assert!(load(&format!("routes: [{{{route}}}]")).unwrap().routes[0].upload);
+        let problems = load(&format!("routes: [{{{route}, max_body_bytes: 5}}]")).unwrap_err();
+        assert_eq!(problems[0].key, "routes[0].max_body_bytes");
+    }
+
+    #[test]
     fn keys_of_plug_ins_stay_raw() {
         assert!(load("backends: [{anything: 1}]").unwrap().sections.contains_key("backends"));
     }

@@ -255,7 +255,8 @@ impl ProxyHttp for Gateway {
             let seen = ctx.chain.request_chunk(session.req_header(), &fresh);
             seen.map_err(|error| refuse(ctx, error).into_down())?;
         }
-        if end && piece.as_ref().is_some_and(Bytes::is_empty) {
+        let told = ctx.replay.as_ref().is_some_and(ReplayHandle::take_end);
+        if (end || told) && piece.as_ref().is_some_and(Bytes::is_empty) {
             *piece = None; // else the engine writes the end of a chunked body twice
         }
         Ok(())

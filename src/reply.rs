@@ -11,8 +11,8 @@ use pingora::proxy::Session;
 use crate::proxy::{RequestCtx, final_head};
 
 /// After an early answer: how much of an upload is still read, so that closing does not destroy the answer on its
-/// way. 64 MiB is twice the default body limit.
-const DRAIN_BYTES: usize = 64 * 1024 * 1024;
+/// way. 128 MiB is more than the default limit of uploads.
+const DRAIN_BYTES: usize = 128 * 1024 * 1024;
 /// After an early answer: how long that may take.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 

@@ -129,8 +129,8 @@ fn plan_route(spec: RouteSpec, registry: &Registry, problems: &mut Vec<Problem>)
             continue;
         };
         for earlier in kind.after {
-            if !filters.iter().any(|(name, _)| name == earlier) {
-                problem(key.clone(), format!("must stand after {earlier}"));
+            if !filters.iter().any(|(name, _)| earlier.split('|').any(|one| one == *name)) {
+                problem(key.clone(), format!("must stand after {}", earlier.replace('|', " or ")));
             }
         }
         match check_entry(kind, entry) {

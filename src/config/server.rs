@@ -331,6 +331,25 @@ mod tests {
     }
 
     #[test]
+    fn uploads_have_a_limit_and_a_budget_that_holds_one() {
+        let check = |max_upload_bytes, max_spooled_bytes, variable: &[(&str, &str)]| {
+            let file = ServerFile { max_upload_bytes, max_spooled_bytes, ..ServerFile::default() };
+            let owned = variable.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let (ambient, mut problems) = (Ambient::new(owned), Vec::new());
+            let server = Server::check(file, &ambient, &mut problems);
+            let keys: Vec<String> = problems.into_iter().map(|problem| problem.key).collect();
+            (server.max_upload_bytes, server.max_spooled_bytes, keys)
+        };
+        assert_eq!(check(None, None, &[]), (104_857_600, 10 << 30, vec![]));
+        assert_eq!(check(Some(1024), Some(1024), &[]), (1024, 1024, vec![]));
+        assert_eq!(check(None, None, &[("MAX_UPLOAD_BYTES", "2048")]).0, 2048);
+        let upload = vec!["server.max_upload_bytes".to_owned()];
+        assert_eq!(check(Some(1023), None, &[]).2, upload);
+        assert_eq!(check(Some((1 << 30) + 1), None, &[]).2, upload);
+        assert_eq!(check(Some(2048), Some(2047), &[]).2, ["server.max_spooled_bytes"]);
+    }
+
+    #[test]
     fn every_bad_network_is_told() {
         let file = ServerFile {
             trusted_proxies: ["10.1.2.3/8", "10.0.0.0/8", "localhost", "10.0.0.0/33", ""].map(str::to_owned).to_vec(),

@@ -83,6 +83,8 @@ struct Control {
     cut: bool,
     /// Pieces of a body that streams which no filter has seen.
     fresh: Vec<Bytes>,
+    /// The upstream is to be told the end of the body with the next piece.
+    end: bool,
     /// Why the rest of the body is refused.
     failure: Option<FilterError>,
     /// What keeps the answer of the next attempt alive.
@@ -160,6 +162,7 @@ impl ReplayHandle {
         control.hold = false;
         control.release = None;
         control.cut = false;
+        control.end = false;
     }
 
     /// Length of what the attempt sends.
@@ -170,6 +173,11 @@ impl ReplayHandle {
     /// Takes the pieces of a body that streams which have come since.
     pub(super) fn take_fresh(&self) -> Vec<Bytes> {
         std::mem::take(&mut lock(&self.0).fresh)
+    }
+
+    /// Whether the piece at hand stands for the end of the body towards the upstream.
+    pub(super) fn take_end(&self) -> bool {
+        std::mem::take(&mut lock(&self.0).end)
     }
 
     /// Takes the reason why the rest of the body is refused.

@@ -128,6 +128,16 @@ impl Spool {
         self.home.run(read).await
     }
 
+    /// Lets go of everything.
+    pub(super) fn clear(&mut self) {
+        self.file = None;
+        self.written = 0;
+        self.leaving = Bytes::new();
+        self.tail = BytesMut::new();
+        self.share.give_back();
+        self.memory.give_back();
+    }
+
     /// Moves the tail to the file.
     async fn write_out(&mut self) -> Result<(), FilterError> {
         let file = match &self.file {

@@ -67,7 +67,8 @@ fn filters(out: &mut String, registry: &Registry) {
             table(out, filter.name, rows);
         }
         if !filter.after.is_empty() {
-            let names: Vec<String> = filter.after.iter().map(|name| format!("`{name}`")).collect();
+            let names: Vec<String> =
+                filter.after.iter().map(|name| format!("`{}`", name.replace('|', "` or `"))).collect();
             push(out, format_args!("\nMust stand after {}.", names.join(" and ")));
         }
     }

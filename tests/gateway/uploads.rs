@@ -3,4 +3,5 @@
 mod form;
 mod leaving;
 mod memory;
+mod models;
 mod plain;

@@ -174,7 +174,7 @@ pub trait ServiceKind: 'static {
 pub trait FilterKind: 'static {
     /// Key in `routes[].filters`, metric label and log field.
     const NAME: &'static str;
-    /// Kinds that must stand before it on every route that lists it.
+    /// Kinds that must stand before it on every route that lists it; `a|b` means one of them.
     const AFTER: &'static [&'static str] = &[];
     /// File shape of its parameters; unknown keys refused. An entry without parameters is the default.
     type Config: DeserializeOwned + JsonSchema + Default;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use dgx_gateway_filter::upstream::{Address, Upstream};
+use dgx_gateway_wire::audio;
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,14 @@ impl Protocol {
     }
 }
 
+impl Protocol {
+    /// Whether its requests are multipart forms.
+    #[must_use]
+    pub fn is_form(self) -> bool {
+        matches!(self, Self::Transcription | Self::Translation)
+    }
+}
+
 /// How a backend takes audio to transcribe.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
@@ -136,6 +145,8 @@ pub struct Backend {
     pub max_in_flight: Option<NonZeroU32>,
     /// How it takes audio to transcribe.
     pub stt_modes: Vec<SttMode>,
+    /// Whether the configuration says so; then it is told the mode of a request.
+    pub declares_stt_modes: bool,
     /// Machine it runs on.
     pub machine: Option<Arc<str>>,
     /// Number in `-cloud-<n>` slugs.
@@ -162,6 +173,15 @@ impl Backend {
     #[must_use]
     pub fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it takes recordings in a mode.
+    #[must_use]
+    pub fn takes(&self, mode: audio::SttMode) -> bool {
+        self.stt_modes.contains(&match mode {
+            audio::SttMode::Chunked => SttMode::Chunked,
+            audio::SttMode::Continuous => SttMode::Continuous,
+        })
     }
 
     /// A request begins; ends with the guard.

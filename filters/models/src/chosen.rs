@@ -1,45 +1,47 @@
-//! What was chosen for a request, and the patches of an attempt.
+//! What was chosen for a request, once.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use dgx_gateway_filter::body::Patch;
 use dgx_gateway_filter::facts::{Principal, WorstCase};
+use dgx_gateway_filter::upstream::AttemptRequest;
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
 use dgx_gateway_wire::errors::PromptCount;
-use dgx_gateway_wire::request::{Member, Scan, patch};
+use dgx_gateway_wire::multipart::Form;
+use dgx_gateway_wire::request::Scan;
+use http::{HeaderValue, header};
 
-use crate::applied::Sent;
 use crate::backend::Protocol;
 use crate::catalog::{Entry, Model, Unusable, ordered};
 use crate::daily_quota::DailyQuota;
-use crate::dialect::{self, StreamForm};
-use crate::embeddings;
-use crate::max_tokens::{Applied, Bounds};
+use crate::document::Document;
+use crate::max_tokens::Applied;
+use crate::recording::Recording;
 use crate::service::Models;
-use crate::{tokenize, worst_case};
 
-/// What was chosen for a request, once.
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The model of a request, the entries that may serve it, and what was asked of them.
 pub(crate) struct Chosen {
     pub(crate) slug: Arc<str>,
     pub(crate) model: Arc<Model>,
     /// Name that the answer carries.
     pub(crate) shown: Arc<str>,
     pub(crate) entries: Vec<Arc<Entry>>,
-    scan: Arc<Scan>,
-    name: Member,
-    sent: Sent,
-    /// What changes in an embedding request, whoever serves it.
-    embeddings: Vec<Patch>,
-    token_ceiling: Option<u32>,
-    /// Prompt tokens as a backend counted them, and its name of the model.
-    exact: Option<(Arc<str>, u64)>,
-    /// Tokens that an entry has left as it said itself when it refused, and its position.
-    corrected: Option<(usize, u64)>,
     /// What is told when the provider's day is used up.
     pub(crate) daily_quota: Option<DailyQuota>,
+    pub(crate) asked: Asked,
     pub(crate) stream: bool,
     pub(crate) client_wants_usage: bool,
+}
+
+/// The form of a request.
+pub(crate) enum Asked {
+    /// JSON, held.
+    Document(Box<Document>),
+    /// A form, which streams.
+    Recording(Recording),
 }
 
 impl Chosen {
@@ -47,140 +49,94 @@ impl Chosen {
     pub(crate) fn of(
         service: &Models,
         protocol: Protocol,
-        scan: Arc<Scan>,
         body: &Rope,
         cx: &ExchangeCx<'_>,
     ) -> Result<Self, FilterError> {
         let principal = cx.facts.get::<Principal>();
-        let name = scan.model.clone().ok_or_else(|| FilterError::internal("a body without a model passed"))?;
-        let slug = patch::read_string(body, &name).unwrap_or_default();
         let catalog = service.catalog.load();
-        let (found, entries) = catalog.resolve(&slug, principal, protocol).map_err(refusal)?;
-        let model = &found.model;
+        let resolve = |slug: &str| catalog.resolve(slug, principal, protocol).map_err(refusal);
+        let (slug, (found, entries), asked) = if protocol.is_form() {
+            let form = cx.facts.shared::<Form>().ok_or_else(|| FilterError::internal("the form was not scanned"))?;
+            let recording = Recording::of(form, cx)?;
+            let (found, entries) = resolve(recording.slug())?;
+            let entries = recording.takers(entries)?;
+            (recording.slug().to_owned(), (found, entries), Asked::Recording(recording))
+        } else {
+            let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
+            let (name, slug) = Document::model(&scan, body)?;
+            let (found, entries) = resolve(&slug)?;
+            let document = Document::of(protocol, scan, (name, slug.clone()), body, &found.model, principal)?;
+            (slug, (found, entries), Asked::Document(Box::new(document)))
+        };
         let slug: Arc<str> = slug.into();
-        let embeddings = match protocol {
-            Protocol::Embeddings => embeddings::check(&scan, body, &model.embedding)?,
-            _ => Vec::new(),
+        let (stream, client_wants_usage) = match &asked {
+            Asked::Document(document) => (document.stream, document.client_wants_usage),
+            Asked::Recording(recording) => (recording.stream(), true),
         };
         Ok(Self {
-            shown: model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
-            model: Arc::clone(model),
-            embeddings,
+            shown: found.model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
+            model: Arc::clone(&found.model),
             entries: ordered(entries, service.clock.now()),
-            sent: if protocol.writes_text() { Sent::read(&scan, body, protocol)? } else { Sent::default() },
-            token_ceiling: principal.and_then(|principal| principal.max_tokens),
-            exact: None,
-            corrected: None,
             daily_quota: DailyQuota::of(found, &catalog, principal, &cx.head.headers),
-            stream: protocol.writes_text() && is_true(scan.stream.as_ref(), body),
-            client_wants_usage: is_true(scan.include_usage.as_ref(), body),
+            asked,
+            stream,
+            client_wants_usage,
             slug,
-            scan,
-            name,
         })
     }
 
-    /// The most that the call may use, whichever entry serves it.
-    pub(crate) fn worst_case(&self, protocol: Protocol, body: &Rope) -> WorstCase {
-        let most = |(index, entry): (usize, &Arc<Entry>)| {
-            self.sent.asked(self.bounds(entry, self.left(index, entry, protocol).ok().flatten()))
-        };
-        let output = protocol.writes_text().then(|| worst_case::Output {
-            max_tokens: self.entries.iter().enumerate().filter_map(most).max(),
-            model_ceiling: self.model.max_output_tokens,
-            choices: worst_case::choices(self.scan.n.as_ref(), body),
-        });
-        worst_case::of(body, output)
+    /// The most that the call may use, whichever entry serves it. Of a recording nobody knows it; it reserves nothing.
+    pub(crate) fn worst_case(&self, body: &Rope) -> WorstCase {
+        match &self.asked {
+            Asked::Document(document) => document.worst_case(&self.model, &self.entries, body),
+            Asked::Recording(_) => WorstCase::default(),
+        }
     }
 
-    /// Everything that changes in the body for the entry at a position, in order.
-    pub(crate) fn patches(
+    /// Whether the request is a form with a recording.
+    pub(crate) fn is_recording(&self) -> bool {
+        matches!(self.asked, Asked::Recording(_))
+    }
+
+    /// Headers and body for the entry at the position of an attempt.
+    pub(crate) fn dress(
         &self,
-        index: usize,
-        entry: &Entry,
         protocol: Protocol,
-    ) -> Result<(Vec<Patch>, Applied), FilterError> {
-        let bounds = self.bounds(entry, self.left(index, entry, protocol)?);
-        let (mut patches, applied) = match protocol {
-            protocol if protocol.writes_text() => self.sent.patches(&self.scan, bounds),
-            _ => (self.embeddings.clone(), Applied::Unchanged),
-        };
-        if *entry.model != *self.slug {
-            let name = serde_json::to_string(&*entry.model).unwrap_or_default();
-            patches.push(patch::replace(&self.name, Bytes::from(name)));
-        }
-        if protocol == Protocol::Responses {
-            patches.push(dialect::keep_nothing(&self.scan));
-        }
-        if self.stream && !self.client_wants_usage && protocol.stream_form() == StreamForm::Chunks {
-            patches.push(self.ask_for_usage());
-        }
-        patches.sort_by_key(|patch| patch.range.start);
-        Ok((patches, applied))
-    }
-
-    /// Asks the first entry that counts exactly; one that does not answer costs one wait, not one per entry.
-    pub(crate) async fn count_exactly(&mut self, service: &Models, body: &Rope, protocol: Protocol) {
-        let Some(entry) = self.entries.iter().find(|entry| entry.backend.exact_tokens) else { return };
-        let count = tokenize::count(&service.client, entry, &self.scan, body, protocol).await;
-        self.exact = count.map(|count| (Arc::clone(&entry.model), count));
-    }
-
-    fn bounds(&self, entry: &Entry, left: Option<u64>) -> Bounds {
-        Bounds {
-            floor: self.model.min_max_tokens.max(entry.floor),
-            token_ceiling: self.token_ceiling,
-            model_ceiling: self.model.max_output_tokens,
-            left,
+        entry: &Entry,
+        attempt: &mut AttemptRequest,
+    ) -> Result<Applied, FilterError> {
+        match &self.asked {
+            Asked::Document(document) => {
+                let accept = match protocol {
+                    Protocol::Speech => ANYTHING,
+                    _ if self.stream => EVENT_STREAM,
+                    _ => JSON,
+                };
+                attempt.headers.insert(header::CONTENT_TYPE, JSON);
+                attempt.headers.insert(header::ACCEPT, accept);
+                let (patches, applied) = document.patches(&self.model, attempt.index, entry)?;
+                attempt.body = attempt.body.patched(&patches);
+                Ok(applied)
+            }
+            Asked::Recording(recording) => {
+                recording.dress(entry, attempt);
+                Ok(Applied::Unchanged)
+            }
         }
     }
 
-    /// An entry refused for length and said how large the prompt is: whether a smaller `max_tokens` fits it. Asked
-    /// once per entry, because a second refusal would be about the same numbers.
-    pub(crate) fn shorten(&mut self, index: usize, counted: PromptCount, protocol: Protocol) -> bool {
-        let Some(entry) = self.entries.get(index) else { return false };
-        let window = counted.window.or_else(|| entry.max_model_len());
-        let Some(left) = window.and_then(|window| window.checked_sub(counted.prompt)) else { return false };
-        let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
-        let was_corrected = self.corrected.is_some_and(|(corrected, _)| corrected == index);
-        if was_corrected || left < floor.max(1) {
-            return false;
+    /// Asks a backend for the size of the prompt, where one counts exactly.
+    pub(crate) async fn count_exactly(&mut self, service: &Models, body: &Rope) {
+        if let Asked::Document(document) = &mut self.asked {
+            document.count_exactly(service, &self.entries, body).await;
         }
-        let Ok(before) = self.left(index, entry, protocol) else { return false };
-        let asked = |left| self.sent.asked(self.bounds(entry, left));
-        if asked(Some(left)) >= asked(before) {
-            return false;
-        }
-        self.corrected = Some((index, left));
-        true
     }
 
-    /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an
-    /// estimate the upstream decides.
-    fn left(&self, index: usize, entry: &Entry, protocol: Protocol) -> Result<Option<u64>, FilterError> {
-        if let Some((_, left)) = self.corrected.filter(|(corrected, _)| *corrected == index) {
-            return Ok(Some(left));
-        }
-        let Some(window) = entry.max_model_len() else { return Ok(None) };
-        let exact = self.exact.as_ref().filter(|(model, _)| *model == entry.model).map(|(_, count)| *count);
-        let left = window.saturating_sub(exact.unwrap_or_else(|| self.scan.estimated_prompt_tokens()));
-        let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
-        if exact.is_some() && left < floor.max(1) {
-            let message = format!("The prompt does not fit the context of this model: {window} tokens.");
-            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param(protocol.prompt_member()));
-        }
-        Ok(Some(left))
-    }
-
-    /// The gateway always asks for usage; whether the client sees it is another matter.
-    fn ask_for_usage(&self) -> Patch {
-        const ASKED: &str = "\"include_usage\":true";
-        let scan = &self.scan;
-        match (&scan.include_usage, &scan.stream_options) {
-            (Some(member), _) => patch::replace(member, Bytes::from_static(b"true")),
-            (None, Some(options)) => patch::append_stream_option(scan, ASKED)
-                .unwrap_or_else(|| patch::replace(options, Bytes::from(format!("{{{ASKED}}}")))),
-            (None, None) => patch::append_member(scan, &format!("\"stream_options\":{{{ASKED}}}")),
+    /// An entry refused for length and said how large the prompt is: whether it is worth asking once more.
+    pub(crate) fn shorten(&mut self, index: usize, counted: PromptCount) -> bool {
+        match (&mut self.asked, self.entries.get(index)) {
+            (Asked::Document(document), Some(entry)) => document.shorten(&self.model, index, entry, counted),
+            _ => false,
         }
     }
 }
@@ -196,8 +152,4 @@ pub(crate) fn refusal(unusable: Unusable) -> FilterError {
                 .param("model")
         }
     }
-}
-
-fn is_true(member: Option<&Member>, body: &Rope) -> bool {
-    member.is_some_and(|member| *body.read(member.value.clone()) == *b"true")
 }

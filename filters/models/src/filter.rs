@@ -11,7 +11,6 @@ use dgx_gateway_filter::{
     Problem, ResponseHead, Rope,
 };
 use dgx_gateway_wire::answer::RewrittenBody;
-use dgx_gateway_wire::request::Scan;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -23,10 +22,10 @@ use crate::catalog::Entry;
 use crate::chosen::Chosen;
 use crate::count::CountFilter;
 use crate::dialect;
-use crate::relay::Relay;
 use crate::service::Models;
 use crate::sound::Sound;
 use crate::streaming;
+use crate::transcript::Streaming;
 use crate::verdict::tell_not_to_retry;
 
 const RESOLVED_MODEL: HeaderName = HeaderName::from_static("spass-resolved-model");
@@ -38,7 +37,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
     /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `images`, `messages`, `rerank`,
-    /// `responses` or `speech`.
+    /// `responses`, `speech`, `transcription` or `translation`. The last two stand behind the filter `form`, the others
+    /// behind `body`.
     pub protocol: Protocol,
     /// Whether the prompt is counted in place of an answer; for `messages` only. Default false.
     pub count_tokens: bool,
@@ -49,21 +49,18 @@ pub struct Route;
 
 impl FilterKind for Route {
     const NAME: &'static str = "models";
-    const AFTER: &'static [&'static str] = &["body"];
+    const AFTER: &'static [&'static str] = &["body|form"];
     type Config = RouteConfig;
     type Checked = Task;
 
     fn check(raw: RouteConfig) -> Result<Task, Vec<Problem>> {
-        use Protocol::{Chat, Completions, Embeddings, Images, Messages, Rerank, Responses, Speech};
         match (raw.protocol, raw.count_tokens) {
-            (Messages, true) => Ok(Task::Count),
+            (Protocol::Messages, true) => Ok(Task::Count),
             (_, true) => Err(vec![Problem::at("count_tokens", "is for the protocol messages only")]),
-            (Chat | Completions | Embeddings | Images | Messages | Rerank | Responses | Speech, false) => {
-                Ok(Task::Answer(raw.protocol))
-            }
+            (protocol, false) if protocol != Protocol::Tokenize => Ok(Task::Answer(protocol)),
             _ => Err(vec![Problem::at(
                 "protocol",
-                "must be chat, completions, embeddings, images, messages, rerank, responses or speech",
+                "must be chat, completions, embeddings, images, messages, rerank, responses, speech, transcription or translation",
             )]),
         }
     }
@@ -93,7 +90,7 @@ struct ModelsFilter {
 
 impl Filter for ModelsFilter {
     fn body_need(&self) -> BodyNeed {
-        BodyNeed::Whole
+        if self.protocol.is_form() { BodyNeed::Start } else { BodyNeed::Whole }
     }
 
     fn begin(&self) -> Box<dyn Exchange> {
@@ -107,6 +104,7 @@ impl Filter for ModelsFilter {
             running: None,
             answer: None,
             relay: None,
+            media_type: None,
             sound: None,
         })
     }
@@ -123,17 +121,18 @@ pub(crate) struct ModelsExchange {
     pub(crate) told: bool,
     pub(crate) running: Option<Running>,
     pub(crate) answer: Option<RewrittenBody>,
-    pub(crate) relay: Option<Relay>,
+    pub(crate) relay: Option<Streaming>,
+    /// What a transcript is, if it is no JSON.
+    pub(crate) media_type: Option<HeaderValue>,
     pub(crate) sound: Option<Sound>,
 }
 
 #[async_trait]
 impl Exchange for ModelsExchange {
     async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
-        let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
-        let mut chosen = Chosen::of(&self.service, self.protocol, scan, body, cx)?;
-        chosen.count_exactly(&self.service, body, self.protocol).await;
-        cx.facts.insert(chosen.worst_case(self.protocol, body));
+        let mut chosen = Chosen::of(&self.service, self.protocol, body, cx)?;
+        chosen.count_exactly(&self.service, body).await;
+        cx.facts.insert(chosen.worst_case(body));
         cx.facts.insert(ModelChoice {
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),
@@ -157,26 +156,21 @@ impl Exchange for ModelsExchange {
         self.running = Some(entry.backend.enter());
         self.answer = None;
         self.relay = None;
+        self.media_type = None;
         self.sound = None;
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
-        attempt.headers.insert(header::CONTENT_TYPE, JSON);
-        let accept = match self.protocol {
-            Protocol::Speech => HeaderValue::from_static("*/*"),
-            _ if chosen.stream => HeaderValue::from_static("text/event-stream"),
-            _ => JSON,
-        };
-        attempt.headers.insert(header::ACCEPT, accept);
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
         dialect::forward(self.protocol, &cx.head.headers, &mut attempt.headers);
-        let (patches, applied) = chosen.patches(attempt.index, entry, self.protocol)?;
-        attempt.body = attempt.body.patched(&patches);
-        announce(applied, cx.reply_headers);
+        announce(chosen.dress(self.protocol, entry, attempt)?, cx.reply_headers);
         if chosen.stream {
             self.service.stream.limit(entry.backend.first_byte_timeout, &mut attempt.timeouts);
             let conduct = cx.facts.get::<StreamConduct>().copied().unwrap_or_default();
             attempt.keep_alive = Some(self.service.stream.keep_alive(conduct));
+        } else if chosen.is_recording() {
+            // whether a recording is answered with events may be said behind it
+            self.service.stream.let_go_on(&mut attempt.timeouts);
         }
         Ok(())
     }
@@ -203,14 +197,16 @@ impl Exchange for ModelsExchange {
         // nothing of the upstream's headers passes
         let mut headers = if let Some(relay) = &self.relay {
             head.length = None;
-            if self.protocol == Protocol::Responses {
+            if let Streaming::Text(relay) = relay
+                && self.protocol == Protocol::Responses
+            {
                 *cx.renderer = Some(Arc::new(relay.errors()));
             }
             streaming::headers()
         } else if let Some(sound) = &self.sound {
             HeaderMap::from_iter([(header::CONTENT_TYPE, sound.content_type.clone())])
         } else {
-            HeaderMap::from_iter([(header::CONTENT_TYPE, JSON)])
+            HeaderMap::from_iter([(header::CONTENT_TYPE, self.media_type.clone().unwrap_or(JSON))])
         };
         for (name, value) in [(RESOLVED_MODEL, &entry.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
             if let Ok(value) = HeaderValue::from_str(value) {

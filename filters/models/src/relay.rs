@@ -12,7 +12,7 @@ use dgx_gateway_wire::sse::{Event, Framer, encode};
 use crate::dialect::StreamForm;
 
 /// Longest event that is passed on: an image in one event fits.
-const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
+pub(crate) const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Most that is held before the first event that means something: as much as one event.
 const MAX_HELD_BYTES: usize = MAX_EVENT_BYTES;
@@ -160,7 +160,7 @@ impl Relay {
     }
 }
 
-fn unusable() -> FilterError {
+pub(crate) fn unusable() -> FilterError {
     FilterError::upstream(ErrorCode::UpstreamError, "The upstream broke off its answer.")
 }
 

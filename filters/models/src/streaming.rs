@@ -62,6 +62,11 @@ impl Streams {
         timeouts.total_once_begun = self.total.max(timeouts.total);
     }
 
+    /// An answer that may turn out to be a stream.
+    pub(crate) fn let_go_on(&self, timeouts: &mut AttemptTimeouts) {
+        timeouts.total_once_begun = self.total.max(timeouts.total);
+    }
+
     /// What keeps a stream alive, for a tenant that may want something of its own.
     pub(crate) fn keep_alive(&self, conduct: StreamConduct) -> KeepAlive {
         let heartbeat = conduct.heartbeat_seconds.unwrap_or(self.heartbeat_seconds);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::{rewrite_body, sort_results, tells_where_images_lie};
+use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body, sort_results, tells_where_images_lie};
 use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::attempts::Came;
 use crate::backend::Protocol;
+use crate::chosen::Chosen;
 use crate::daily_quota::DailyQuota;
 use crate::dialect;
 use crate::filter::ModelsExchange;
@@ -18,6 +19,7 @@ use crate::hidden::without_credential;
 use crate::judge;
 use crate::relay::Relay;
 use crate::sound::Sound;
+use crate::transcript::{Streaming, Transcript};
 
 /// Longest whole answer that is held: a thousand embeddings or a few images fit.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
@@ -54,13 +56,17 @@ impl ModelsExchange {
             self.sound = Some(sound);
             return Verdict::Relay;
         }
-        let stream = self.chosen.as_ref().is_some_and(|chosen| chosen.stream);
-        if stream && is_event_stream(&head.headers) {
+        let streams = |chosen: &Chosen| chosen.stream || chosen.is_recording();
+        if self.chosen.as_ref().is_some_and(streams) && is_event_stream(&head.headers) {
             self.came(Came::Status(head.status.as_u16()));
-            if let Some((chosen, _)) = self.serving() {
-                self.relay =
-                    Some(Relay::new(Arc::clone(&chosen.shown), chosen.client_wants_usage, self.protocol.stream_form()));
-            }
+            let form = self.protocol.stream_form();
+            self.relay = self.serving().map(|(chosen, _)| {
+                let model = Arc::clone(&chosen.shown);
+                match chosen.is_recording() {
+                    true => Streaming::Transcript(Transcript::new(model)),
+                    false => Streaming::Text(Box::new(Relay::new(model, chosen.client_wants_usage, form))),
+                }
+            });
             return Verdict::Relay;
         }
         Verdict::ReadBody { max_bytes: MAX_ANSWER_BYTES }
@@ -75,9 +81,16 @@ impl ModelsExchange {
         if !complete {
             return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
         }
+        if chosen.is_recording()
+            && let Some(media_type) = transcript_type(&head.headers)
+        {
+            self.answer = Some(RewrittenBody { body: body.clone(), usage: None, cost_usd: None });
+            self.media_type = Some(media_type);
+            return Verdict::Relay;
+        }
         match rewrite_body(body, &chosen.shown) {
-            // events, or sound, were asked for
-            Ok(_) if chosen.stream || self.protocol == Protocol::Speech => {
+            // events, or sound, were asked for; not every model that listens knows events
+            Ok(_) if chosen.stream && !chosen.is_recording() || self.protocol == Protocol::Speech => {
                 self.next_or(|| judge::last_failure(AttemptFailure::Reset))
             }
             Ok(_) if self.protocol == Protocol::Images && tells_where_images_lie(body) => {
@@ -132,7 +145,7 @@ impl ModelsExchange {
             return false;
         }
         match (prompt_count(body), &mut self.chosen) {
-            (Some(counted), Some(chosen)) => chosen.shorten(self.current, counted, self.protocol),
+            (Some(counted), Some(chosen)) => chosen.shorten(self.current, counted),
             _ => false,
         }
     }
@@ -192,6 +205,16 @@ impl ModelsExchange {
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The type of a transcript that is plain text or subtitles; `None` for everything else, which has to be JSON.
+fn transcript_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    const KNOWN: [&str; 4] = ["application/x-subrip", "text/plain", "text/srt", "text/vtt"];
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    let known = KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(essence))?;
+    // subtitles and transcripts are UTF-8 wherever they are made today
+    HeaderValue::try_from(format!("{known}; charset=utf-8")).ok()
 }
 
 /// Everything was tried: a client that retries at once would only repeat it.

@@ -20,7 +20,7 @@ use super::alive::Alive;
 use super::genuine::Genuine;
 use super::source::{HeldSource, Source};
 use super::timing::Timing;
-use super::{BODY_REFUSED, Control, Length, TOTAL, lock};
+use super::{BODY_REFUSED, Control, Length, lock};
 use crate::proxy::body::ReadError;
 
 /// Stands in the place of the client's session.
@@ -113,9 +113,6 @@ impl Replay {
                 match next {
                     Ok(piece) => piece,
                     Err(ReadError::Broken(error)) => return Err(error),
-                    Err(ReadError::Refused(_)) if until.is_some_and(|until| until <= std::time::Instant::now()) => {
-                        return Error::e_explain(TOTAL, "time limit of the exchange");
-                    }
                     Err(ReadError::Refused(error)) => {
                         control.failure.get_or_insert(error);
                         return Error::e_explain(BODY_REFUSED, "the rest of the body is refused");
@@ -266,9 +263,10 @@ impl CustomSession for Replay {
 
     /// Not before the response begins: when the body is done while its last piece fills the pipe to the upstream,
     /// the engine looks at nothing but the response, neither at the client nor at our limits. An upstream of HTTP/1.1
-    /// that knows the length needs no other end; any other would wait for it.
+    /// that knows the length needs no other end, and one that does not is told it alone ([`super::ReplayHandle::take_end`]).
+    /// One of HTTP/2 would wait for the end of the stream.
     fn is_body_done(&mut self) -> bool {
-        self.source.exhausted() && (self.answered || self.end_told || self.version == HttpVersion::Http2)
+        self.source.exhausted() && (self.answered || self.version == HttpVersion::Http2)
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -295,13 +293,15 @@ impl CustomSession for Replay {
                 return Ok(Some(piece));
             }
         }
-        if self.sized && self.version == HttpVersion::Http1 {
+        if self.version == HttpVersion::Http2 {
+            return Ok(None);
+        }
+        if self.sized || std::mem::replace(&mut self.end_told, true) {
             return self.watch_client().await;
         }
-        // told on its own, once the pipe has had a chance to empty: see `is_body_done`
-        tokio::task::yield_now().await;
-        self.end_told = true;
-        Ok(None)
+        // an empty piece that the core turns into the end for the upstream alone: see `is_body_done`
+        lock(&self.control).end = true;
+        Ok(Some(Bytes::new()))
     }
 
     fn body_bytes_sent(&self) -> usize {

@@ -77,9 +77,12 @@ impl SpooledSource {
         self.received
     }
 
-    /// The body will not be sent again.
+    /// The body will not be sent again: once what is in the spool has been handed out, it is let go.
     pub(super) fn forget(&mut self) {
         self.keep = false;
+        if self.handed >= self.spool.len() {
+            self.spool.clear();
+        }
     }
 
     /// Pieces that came from the client since this was last asked.

@@ -62,6 +62,69 @@ async fn a_client_that_leaves_after_its_upload_takes_the_upstream_along() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_after_an_upload_without_a_length_takes_the_upstream_along() {
+    let mut stage = Stage::open_at_head().await;
+    let gateway = Setup::new().route(super::plain::route(stage.addr)).start().await;
+    let mut client = gateway.client().await;
+    client.head(&Method::POST, "/upload", &[("content-type", CONTENT_TYPE), ("transfer-encoding", "chunked")]).await;
+    let body = recording(4 * MIB, Order::ModelFirst, "m");
+    let (sent, mut caller) = tokio::join!(
+        async {
+            for chunk in body.chunks(100_000) {
+                client.raw.send_chunk(chunk).await.unwrap();
+            }
+            client.raw.send_chunk(b"").await
+        },
+        async {
+            let mut caller = stage.caller().await;
+            while !caller.body.ends_with(b"\r\n0\r\n\r\n") {
+                assert!(caller.read_some().await);
+            }
+            caller
+        }
+    );
+    sent.unwrap();
+    assert_eq!(caller.header("transfer-encoding"), Some("chunked"));
+    drop(client);
+    soon("the gateway leaves the upstream", async { while caller.read_some().await {} }).await;
+    gateway.idle().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_stops_is_refused_when_its_time_is_over() {
+    for (order, sent) in [(Order::FileFirst, MIB), (Order::ModelFirst, MIB)] {
+        let stage = Stage::open_at_head().await;
+        let setup = Setup::new().route(super::plain::route(stage.addr)).server("total_timeout_seconds", 2);
+        let gateway = setup.start().await;
+        let body = recording(2 * MIB, order, "m");
+        let mut client = gateway.client().await;
+        let length = body.len().to_string();
+        client.head(&Method::POST, "/upload", &[("content-type", CONTENT_TYPE), ("content-length", &length)]).await;
+        client.raw.send(&body[..sent]).await.unwrap();
+        client.answer().await.is_error(400, "invalid_json", "");
+        drop(client);
+        gateway.idle().await;
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_takes_nothing_does_not_hold_an_upload_for_ever() {
+    let stage = Stage::open_at_head().await;
+    let setup = Setup::new().route(super::plain::route(stage.addr)).server("total_timeout_seconds", 1);
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    let body = recording(64 * MIB, Order::ModelFirst, "m");
+    let length = body.len().to_string();
+    client.head(&Method::POST, "/upload", &[("content-type", CONTENT_TYPE), ("content-length", &length)]).await;
+    // more than the system keeps between the three
+    let sending = tokio::time::timeout(std::time::Duration::from_secs(1), client.raw.send(&body));
+    assert!(sending.await.is_err(), "all of it was taken");
+    client.answer().await.is_error(504, "upstream_timeout", "");
+    drop(client);
+    gateway.idle().await;
+}
+
+#[tokio::test]
 async fn an_upstream_that_answers_early_is_heard_while_the_client_still_sends() {
     for close in [false, true] {
         let mut stage = Stage::open_at_head().await;

@@ -34,7 +34,10 @@ async fn outcome(headers: &[(&str, &str)], parts: &[String], step: usize) -> Opt
     driver.ready(&mut Rope::new()).await.err().and_then(said)
 }
 
-async fn check_all(cases: &[(&[(&str, &str)], Vec<String>, Option<(ErrorCode, &str)>)]) {
+/// Headers, parts, and the refusal.
+type Case<'a> = (&'a [(&'a str, &'a str)], Vec<String>, Option<(ErrorCode, &'a str)>);
+
+async fn check_all(cases: &[Case<'_>]) {
     for (headers, parts, expected) in cases {
         let expected = expected.map(|(code, param)| (code, param.to_owned()));
         for step in [1, 7, 10_000] {
@@ -48,7 +51,7 @@ async fn fields_are_checked_in_any_order_and_however_they_are_cut() {
     use ErrorCode::{InvalidField, MissingField};
     let good = || vec![text("model", "m"), file("a.WAV")];
     let with = |name: &str, value: &str| [good(), vec![text(name, value)]].concat();
-    let mut cases: Vec<(&[(&str, &str)], Vec<String>, Option<(ErrorCode, &str)>)> = vec![
+    let mut cases: Vec<Case<'_>> = vec![
         (&[TYPE], good(), None),
         (&[TYPE], good().into_iter().rev().collect(), None),
         (&[TYPE], vec![text("model", "m")], Some((MissingField, "file"))),

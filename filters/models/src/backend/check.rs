@@ -58,6 +58,7 @@ pub(crate) fn check(
         exact_tokens: file.exact_tokens.unwrap_or(false),
         max_in_flight: file.max_in_flight.and_then(NonZeroU32::new),
         stt_modes,
+        declares_stt_modes: file.stt_modes.is_some(),
         machine: file.machine.as_deref().filter(|_| file.domain == Domain::Local).map(Into::into),
         cloud_slot: file.cloud_slot.or_else(|| default_slot(file.kind)).filter(|_| file.domain == Domain::Cloud),
         up: AtomicBool::new(true),

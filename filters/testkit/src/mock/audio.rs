@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use memchr::memmem;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -17,13 +18,13 @@ pub(super) struct FormData {
 impl FormData {
     /// Reads a form whose first line is its boundary; `None` when the body is something else, or is cut.
     pub(super) fn read(body: &[u8]) -> Option<Self> {
-        let line = body.windows(2).position(|two| two == b"\r\n")?;
+        let line = memmem::find(body, b"\r\n")?;
         let delimiter = [b"\r\n", body.get(..line).filter(|line| line.starts_with(b"--"))?].concat();
         let mut form = Self::default();
         let mut rest = body.get(line..)?;
         while !rest.starts_with(b"--") {
-            let head = rest.windows(4).position(|four| four == b"\r\n\r\n")?;
-            let length = rest.get(head + 4..)?.windows(delimiter.len()).position(|window| window == delimiter)?;
+            let head = memmem::find(rest, b"\r\n\r\n")?;
+            let length = memmem::find(rest.get(head + 4..)?, &delimiter)?;
             form.part(std::str::from_utf8(rest.get(2..head)?).ok()?, rest.get(head + 4..)?.get(..length)?);
             rest = rest.get(head + 4 + length + delimiter.len()..)?;
         }

@@ -17,7 +17,8 @@ const BLANK_LINE: &[u8] = b"\r\n\r\n";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FormError {
-    /// A boundary is followed by neither a line break nor two hyphens.
+    /// A boundary is followed by neither a line break nor two hyphens, or comes after half a line break: lenient
+    /// parsers take that for a boundary, strict ones do not.
     #[error("a boundary is not alone on its line")]
     Boundary,
     /// A part says that its content is encoded.
@@ -118,6 +119,8 @@ pub struct Wanted {
 pub struct Scanner {
     wanted: Wanted,
     finder: Finder,
+    /// Find boundaries after half a line break.
+    impostors: [Finder; 2],
     delimiter: Vec<u8>,
     form: Form,
     state: State,
@@ -150,8 +153,10 @@ impl Scanner {
         let delimiter = boundary.delimiter();
         let mut finder = Finder::new(&delimiter);
         finder.begin_with(2); // the first boundary may stand at the very start, without a line break before it
+        let hyphens = delimiter.get(2..).unwrap_or_default();
+        let impostors = [b"\n", b"\r"].map(|half| Finder::new(&[half, hyphens].concat()));
         let form = Form::default();
-        Self { wanted, finder, delimiter, form, state: State::Preamble, at: 0, parts: 0, failed: None }
+        Self { wanted, finder, impostors, delimiter, form, state: State::Preamble, at: 0, parts: 0, failed: None }
     }
 
     /// What is known so far.
@@ -254,7 +259,14 @@ impl Scanner {
     }
 
     fn content(&mut self, piece: &[u8]) -> Result<usize, FormError> {
-        let found = self.finder.look(piece);
+        let mut found = self.finder.look(piece);
+        let ends = found.ends.unwrap_or(usize::MAX);
+        let impostor = self.impostors.iter_mut().filter_map(|impostor| impostor.look(piece).ends).min();
+        // every real boundary ends like one after half a line break
+        let impostor = impostor.filter(|impostor| *impostor < ends);
+        if let Some(impostor) = impostor {
+            found.content = found.content.min(impostor - 1);
+        }
         if let State::Value { name, limit, value, .. } = &mut self.state {
             value.extend_from_slice(self.delimiter.get(..found.released).unwrap_or_default());
             let room = (*limit + 1).saturating_sub(value.len());
@@ -263,7 +275,11 @@ impl Scanner {
                 return Err(FormError::TooLong(name));
             }
         }
+        if impostor.is_some() {
+            return Err(FormError::Boundary);
+        }
         let Some(ends) = found.ends else { return Ok(piece.len()) };
+        self.impostors.iter_mut().for_each(|impostor| impostor.begin_with(0));
         let state = std::mem::replace(&mut self.state, State::Line(Vec::new()));
         if let State::Value { name, start, value, .. } = state {
             let value = String::from_utf8(value).map_err(|_| FormError::NotText(name))?;

@@ -116,6 +116,14 @@ fn what_upstreams_could_read_in_another_way_is_refused() {
     assert!(fields(&[part("model", None, &[b'm'; 64])]).is_ok());
     assert_eq!(fields(&[part("model", None, &[b'm'; 65])]), Err(FormError::TooLong("model")));
     assert_eq!(fields(&[part("mod\\el", None, b"m")]), Err(FormError::Header));
+    for half in ["\n", "\r", "\r\r", "\n\n", "\n\r"] {
+        let hidden = format!("x{half}--b{half}Content-Disposition: form-data; name=\"model\"{half}{half}other");
+        let parts = [part("file", Some("a.wav"), hidden.as_bytes()), part("model", None, b"m")];
+        for step in [1, 2, 3, 1000] {
+            assert_eq!(scan(&boundary("b"), &body("b", &parts), step), Err(FormError::Boundary), "{half:?} {step}");
+        }
+    }
+    assert!(fields(&[part("file", Some("a.wav"), b"x--b\r--c\n--c")]).is_ok());
     for (raw, error) in [
         ("--b\n", FormError::Boundary),
         ("--b \r\n", FormError::Boundary),
@@ -169,10 +177,12 @@ proptest! {
         file_at in 0usize..3,
         step in 1usize..50,
     ) {
-        let delimiter = format!("\r\n--{mark}");
         for content in &contents {
             let framed = [b"\r\n", content.as_slice(), b"\r\n--"].concat();
-            prop_assume!(memchr::memmem::find(&framed, delimiter.as_bytes()).is_none());
+            for half in ["\r\n", "\r", "\n"] {
+                let delimiter = format!("{half}--{mark}");
+                prop_assume!(memchr::memmem::find(&framed, delimiter.as_bytes()).is_none());
+            }
         }
         let names = ["model", "stream", "x"];
         let mut parts: Vec<Part> = Vec::new();
@@ -196,7 +206,7 @@ proptest! {
         bytes in prop::collection::vec(prop_oneof![
             Just(b"\r\n".to_vec()), Just(b"--b".to_vec()), Just(b"\r\n--b\r\n".to_vec()), Just(b"\r\n\r\n".to_vec()),
             Just(b"Content-Disposition: form-data; name=\"model\"".to_vec()), Just(b"; filename=".to_vec()),
-            Just(b"\r\n--b--".to_vec()), prop::collection::vec(any::<u8>(), 0..6),
+            Just(b"\r\n--b--".to_vec()), Just(b"\n--b".to_vec()), Just(vec![b'x'; 30]), prop::collection::vec(any::<u8>(), 0..6),
         ], 0..24),
         steps in prop::collection::vec(1usize..9, 1..6),
     ) {

@@ -40,6 +40,7 @@ def write(directory: Path, *, scripted: str, mock: str, dead: str, gateway: dict
     backends = [
         backend("scripted", scripted, api_key=UPSTREAM_KEY),
         backend("mock", mock, PROTOCOLS, first_byte_timeout_seconds=3),
+        backend("speech", mock, ("transcription", "translation")),
         # the same mock under a second name, so that its failures are of no account to the tests of the first
         backend("faulty", mock),
         backend("dead", dead),
@@ -59,6 +60,7 @@ def write(directory: Path, *, scripted: str, mock: str, dead: str, gateway: dict
         _chat("dead-only", ("gone", "echo")),
         _chat("mock-ok", ("mock", "ok")),
         _chat("mock-sees", ("mock", "ok"), modalities={"input": ["text", "image"], "output": ["text"]}),
+        {**_chat("speech", ("speech", "ok")), "type": "audio", "tools": False},
         *(_chat(f"fault-{fault}", ("mock", fault)) for fault in FAULTS),
         {
             **_chat("vectors", ("scripted", "embed")), "type": "embedding", "tools": False,
