@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml::{Mapping, Value};
 
-pub use self::route::{FilterEntry, RouteEnd, RouteFile, RouteSpec};
+pub use self::route::{FilterEntry, FixedEnd, RouteEnd, RouteFile, RouteSpec, UpgradeProtocol};
 pub use self::server::{AllowedOrigins, CorsFile, LogFile, LogFormat, LogSettings, Server, ServerFile};
 
 /// Where the configuration is looked for when nothing else is said.
@@ -69,6 +69,7 @@ pub struct CoreFile {
     /// Logging.
     pub log: LogFile,
     /// Directory for state: keys, database, audit log. Relative to the working directory. Default `data`.
+    /// Environment: `DGX_GATEWAY_DATA_DIR`.
     pub data_dir: Option<PathBuf>,
     /// Further routes. One with the path of a built-in route replaces it.
     pub routes: Vec<RouteFile>,
@@ -127,6 +128,14 @@ pub fn parse_routes(yaml: &str) -> Result<Vec<RouteSpec>, Vec<Problem>> {
 pub fn section(overrides: &Overrides, ambient: &Ambient, key: &str) -> Result<Option<Value>, Vec<Problem>> {
     let Some(file) = find(overrides, ambient)? else { return Ok(None) };
     yaml::parse_key(&file.text, &file.path, key, ambient)
+}
+
+/// The file as it is, with its variables expanded; empty without a file.
+///
+/// # Errors
+/// The file cannot be read, is no YAML, or a variable is not set.
+pub fn document(overrides: &Overrides, ambient: &Ambient) -> Result<Mapping, Vec<Problem>> {
+    read(overrides, ambient).map(|(_, document)| document)
 }
 
 fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<ConfigFile>, Mapping), Vec<Problem>> {
@@ -207,6 +216,14 @@ mod tests {
         let problems = load("server:\n  listen: [\n").unwrap_err();
         assert_eq!(problems.len(), 1);
         assert!(problems[0].line.is_some());
+    }
+
+    #[test]
+    fn an_upload_has_the_limit_of_uploads_and_no_other() {
+        let route = "path: /x, methods: [POST], upstream: planned, upload: true";
+        assert!(load(&format!("routes: [{{{route}}}]")).unwrap().routes[0].upload);
+        let problems = load(&format!("routes: [{{{route}, max_body_bytes: 5}}]")).unwrap_err();
+        assert_eq!(problems[0].key, "routes[0].max_body_bytes");
     }
 
     #[test]

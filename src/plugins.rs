@@ -58,6 +58,8 @@ pub struct Registry {
     pub endpoints: Vec<EndpointEntry>,
     /// Default dialect of errors.
     pub renderer: Arc<dyn ErrorRenderer>,
+    /// Further dialects, by the name that a route gives.
+    pub dialects: Vec<(&'static str, Arc<dyn ErrorRenderer>)>,
     /// Built-in routes, in the form of the configuration file.
     pub routes: &'static str,
 }
@@ -66,7 +68,14 @@ impl Registry {
     /// A registry without plug-ins.
     #[must_use]
     pub fn new(renderer: Arc<dyn ErrorRenderer>, routes: &'static str) -> Self {
-        Self { services: Vec::new(), filters: Vec::new(), endpoints: Vec::new(), renderer, routes }
+        Self {
+            services: Vec::new(),
+            filters: Vec::new(),
+            endpoints: Vec::new(),
+            renderer,
+            dialects: Vec::new(),
+            routes,
+        }
     }
 
     /// Adds a service; it may use those added before.
@@ -98,6 +107,19 @@ impl Registry {
     pub fn endpoint<E: EndpointKind>(mut self) -> Self {
         self.endpoints.push(EndpointEntry { name: E::NAME, build: E::build });
         self
+    }
+
+    /// Adds a dialect of errors.
+    #[must_use]
+    pub fn dialect(mut self, name: &'static str, renderer: Arc<dyn ErrorRenderer>) -> Self {
+        self.dialects.push((name, renderer));
+        self
+    }
+
+    /// A further dialect of errors.
+    #[must_use]
+    pub fn dialect_named(&self, name: &str) -> Option<Arc<dyn ErrorRenderer>> {
+        self.dialects.iter().find(|(known, _)| *known == name).map(|(_, renderer)| Arc::clone(renderer))
     }
 
     /// The top-level keys of all services.

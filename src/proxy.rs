@@ -19,9 +19,17 @@ mod connections;
 mod context;
 mod cors;
 mod decode;
+mod duplex;
+mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod heads;
 mod replay;
+mod spool;
+mod tunnel;
+mod upgrade;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,16 +38,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, RequestInfo, Rope};
-use http::{StatusCode, Version, header};
+use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora::{Error, ErrorType, Result};
 
 use self::admit::{Admitted, Stop, admit};
 use self::attempt::{Judged, Next, Stage, failure_of};
+use self::duplex::Duplex;
 use self::heads::Framing;
-use self::replay::{CUT, HELD_BACK, ReplayHandle, STALLED, TOTAL};
+use self::replay::{Length, ReplayHandle};
 use crate::reply;
 use crate::shutdown::Draining;
 use crate::telemetry::CoreMetrics;
@@ -49,6 +58,7 @@ use crate::world::World;
 pub use self::body::{Held, HeldBytes};
 pub use self::connections::{Busy, ConnectionGuard, Connections};
 pub use self::context::RequestCtx;
+pub use self::spool::Spools;
 
 /// How long an idle client connection is kept: 75 s, as nginx does.
 const KEEPALIVE_SECONDS: u64 = 75;
@@ -57,6 +67,17 @@ const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// An error that a filter decided; the answer is in the context.
 const REFUSED: ErrorType = ErrorType::new("Refused");
 
+/// What bodies may take up in this process.
+#[derive(Clone, Debug)]
+pub struct BodyBudgets {
+    /// Most bytes of requests in memory, and again of answers.
+    pub max_held_bytes: usize,
+    /// Most bytes of requests that stream, in memory and on disk.
+    pub max_spooled_bytes: usize,
+    /// Where they are kept on disk.
+    pub spool_dir: PathBuf,
+}
+
 /// The gateway as the engine sees it.
 pub struct Gateway {
     world: Arc<ArcSwap<World>>,
@@ -64,10 +85,12 @@ pub struct Gateway {
     held: Arc<HeldBytes>,
     /// Answers; a budget of their own, so that a call that was made is not lost to uploads.
     held_answers: Arc<HeldBytes>,
+    spools: Arc<Spools>,
     connections: Arc<Connections>,
     metrics: Arc<CoreMetrics>,
     draining: Arc<Draining>,
     resolver: Resolver,
+    duplex: Duplex,
 }
 
 impl RequestCtx {
@@ -87,33 +110,32 @@ impl Gateway {
     #[must_use]
     pub fn new(
         world: Arc<ArcSwap<World>>,
-        max_held_bytes: usize,
+        bodies: BodyBudgets,
         connections: Arc<Connections>,
         metrics: Arc<CoreMetrics>,
         draining: Arc<Draining>,
     ) -> Self {
-        let (held, held_answers) = (HeldBytes::new(max_held_bytes), HeldBytes::new(max_held_bytes));
-        Self { world, held, held_answers, connections, metrics, draining, resolver: Resolver::default() }
-    }
-
-    /// A failure before anything was sent: what do the filters say?
-    fn judge_failure(&self, session: &Session, ctx: &mut RequestCtx, failure: AttemptFailure) -> bool {
-        if ctx.failure.is_some() {
-            return false;
+        let (held, held_answers) = (HeldBytes::new(bodies.max_held_bytes), HeldBytes::new(bodies.max_held_bytes));
+        let spools = Spools::new(bodies.spool_dir, bodies.max_spooled_bytes, Arc::clone(&held));
+        Self {
+            world,
+            held,
+            held_answers,
+            spools,
+            connections,
+            metrics,
+            draining,
+            resolver: Resolver::default(),
+            duplex: Duplex::default(),
         }
-        let next = ctx.judge(session.req_header(), &AttemptResult::Failed(failure));
-        matches!(next, Next::Retry) && final_head(session).is_none()
     }
 }
 
 /// The head of the answer, once it has left. An interim one (`100 Continue`) is none: the answer is still open.
+/// After 101 no other can follow.
 pub(crate) fn final_head(session: &Session) -> Option<&ResponseHeader> {
-    session.response_written().filter(|head| !head.status.is_informational())
-}
-
-/// Whether an error that the engine takes for one of the client is a limit that our wrapper watches there.
-fn is_ours(error: &Error) -> bool {
-    [CUT, HELD_BACK, STALLED, TOTAL].contains(error.etype())
+    let is_final = |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().filter(|head| is_final(head.status))
 }
 
 /// Turns a filter's error into one that stops the engine; the answer waits in the context.
@@ -124,9 +146,9 @@ fn refuse(ctx: &mut RequestCtx, error: FilterError) -> Box<Error> {
     stop
 }
 
-fn retry(session: &Session, next: &Next) -> Box<Error> {
+fn retry(untouched: bool, next: &Next) -> Box<Error> {
     let mut stop = Error::new(REFUSED);
-    stop.set_retry(matches!(next, Next::Retry) && final_head(session).is_none());
+    stop.set_retry(matches!(next, Next::Retry) && untouched);
     stop.into_up()
 }
 
@@ -135,7 +157,7 @@ impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
 
     fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new(self.world.load_full(), self.held.share(), self.held_answers.share())
+        RequestCtx::new(self.world.load_full(), self.held.share(), self.held_answers.share(), Arc::clone(&self.spools))
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
@@ -153,7 +175,11 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        match admit(session, ctx, self.draining.refuses()).await {
+        let mut admitted = admit(session, ctx, self.draining.refuses()).await;
+        if matches!(admitted, Ok(Admitted::Proxy)) && ctx.is_duplex() {
+            admitted = Box::pin(self.duplex.run(session, ctx)).await.map(|()| Admitted::Answered);
+        }
+        match admitted {
             Ok(Admitted::Answered) => Ok(true),
             Ok(Admitted::Proxy) => Ok(false),
             Err(Stop::Refused(error)) => {
@@ -177,11 +203,13 @@ impl ProxyHttp for Gateway {
             match peer::peer(&upstream, &self.resolver).await {
                 Ok(mut peer) => {
                     peer.options.read_timeout = Some(ctx.longest_silence());
+                    // an upstream that takes nothing of the body: while it blocks, nothing else is watched
+                    peer.options.write_timeout = Some(ctx.longest_silence());
                     return Ok(Box::new(peer));
                 }
                 Err(error) => {
                     tracing::warn!(upstream.label = %upstream.label, %error, "name of an upstream cannot be resolved");
-                    if !self.judge_failure(session, ctx, AttemptFailure::Connect) {
+                    if !failure::before_sending(session, ctx, AttemptFailure::Connect) {
                         return Err(Error::new(REFUSED));
                     }
                 }
@@ -200,7 +228,11 @@ impl ProxyHttp for Gateway {
         };
         let client: &http::request::Parts = session.req_header();
         let version = head.version;
-        let framing = if ctx.replay.is_some() { Framing::Replayed } else { Framing::Streamed };
+        let framing = match ctx.replay.as_ref().map(ReplayHandle::length) {
+            Some(Length::Known(length)) => Framing::Replayed(length),
+            Some(Length::Unknown) => Framing::Unsized,
+            None => Framing::Streamed,
+        };
         *head = heads::to_upstream(request, upstream, client, &ctx.chain.shared.request.id, framing)?;
         head.set_version(version);
         Ok(())
@@ -219,7 +251,12 @@ impl ProxyHttp for Gateway {
             // any other source is swallowed when the upstream speaks HTTP/2
             ctx.passing(session.req_header(), piece).map_err(|error| refuse(ctx, error).into_down())?;
         }
-        if end && piece.as_ref().is_some_and(Bytes::is_empty) {
+        for fresh in ctx.replay.as_ref().map(ReplayHandle::take_fresh).unwrap_or_default() {
+            let seen = ctx.chain.request_chunk(session.req_header(), &fresh);
+            seen.map_err(|error| refuse(ctx, error).into_down())?;
+        }
+        let told = ctx.replay.as_ref().is_some_and(ReplayHandle::take_end);
+        if (end || told) && piece.as_ref().is_some_and(Bytes::is_empty) {
             *piece = None; // else the engine writes the end of a chunked body twice
         }
         Ok(())
@@ -234,7 +271,7 @@ impl ProxyHttp for Gateway {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             // nobody asked for it, and the engine would wait for ever for what follows
             let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
-            return Err(retry(session, &next));
+            return Err(retry(ctx.untouched(session), &next));
         }
         if response.status.is_informational() {
             return Ok(());
@@ -257,7 +294,7 @@ impl ProxyHttp for Gateway {
                 ctx.attempt.stage = Stage::Held(Box::new(judged));
                 Ok(())
             }
-            next => Err(retry(session, &next)),
+            next => Err(retry(ctx.untouched(session), &next)),
         }
     }
 
@@ -281,7 +318,7 @@ impl ProxyHttp for Gateway {
         }
         match ctx.judge_held(session.req_header()) {
             Next::Relay => Ok(None),
-            next => Err(retry(session, &next)),
+            next => Err(retry(ctx.untouched(session), &next)),
         }
     }
 
@@ -305,7 +342,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
         match ctx.attempt.stage {
-            Stage::Held(_) | Stage::Released => return Ok(None),
+            Stage::Held(_) | Stage::Released | Stage::Switched => return Ok(None),
             Stage::Broken | Stage::Complete | Stage::Said => {
                 *part = None; // the wrapper stops the engine once the error has been written
                 return if ctx.replay.is_some() { Ok(None) } else { Err(Error::new(REFUSED)) };
@@ -315,10 +352,10 @@ impl ProxyHttp for Gateway {
         if let Err(error) = ctx.response_chunk(session.req_header(), part, end) {
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
             // error is therefore said as one more piece, and the wrapper stops the engine after it.
-            if final_head(session).is_none() {
+            if ctx.untouched(session) {
                 if error.blame == Blame::Upstream && ctx.replay.is_some() {
                     let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
-                    return Err(retry(session, &next));
+                    return Err(retry(ctx.untouched(session), &next));
                 }
                 return Err(refuse(ctx, error));
             }
@@ -335,10 +372,39 @@ impl ProxyHttp for Gateway {
                 replay.cut();
             }
         }
-        if final_head(session).is_some() && session.is_body_done() {
+        if !ctx.untouched(session) && session.is_body_done() {
             ctx.forget_body();
         }
         Ok(None)
+    }
+
+    /// Trailers are the end of the body, which the filters learn once, as ever.
+    fn upstream_response_trailer_filter(
+        &self,
+        session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut RequestCtx,
+    ) -> Result<()> {
+        if !matches!(ctx.attempt.stage, Stage::Relaying) {
+            return Ok(());
+        }
+        let mut rest = None;
+        if let Err(error) = ctx.response_chunk(session.req_header(), &mut rest, true) {
+            ctx.attempt.stage = Stage::Broken;
+            return Err(refuse(ctx, error));
+        }
+        ctx.attempt.rest = rest.filter(|rest| !rest.is_empty());
+        Ok(())
+    }
+
+    /// What filters kept back until the end takes the place of the trailers: the engine writes one or the other.
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut RequestCtx,
+    ) -> Result<Option<Bytes>> {
+        Ok(ctx.attempt.rest.take())
     }
 
     fn fail_to_connect(
@@ -352,7 +418,7 @@ impl ProxyHttp for Gateway {
             AttemptFailure::Tls => AttemptFailure::Tls,
             _ => AttemptFailure::Connect,
         };
-        let again = self.judge_failure(session, ctx, failure);
+        let again = failure::before_sending(session, ctx, failure);
         error.set_retry(again);
         error
     }
@@ -365,104 +431,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
         reused: bool,
     ) -> Box<Error> {
-        let mut error = error.more_context(format!("peer {peer}"));
-        if [CUT, REFUSED].contains(error.etype()) {
-            return error; // decided already
-        }
-        if *error.esource() == ErrorSource::Downstream && !is_ours(&error) {
-            error.set_retry(false);
-            return error;
-        }
-        let untouched = final_head(session).is_none();
-        // a write to a connection that the server has just closed fails before any read can say so
-        let broke = error.retry == RetryType::ReusedOnly || *error.etype() == ErrorType::WriteError;
-        let nothing_came = untouched && matches!(ctx.attempt.stage, Stage::Waiting);
-        if reused && broke && nothing_came && ctx.replay.is_some() && !ctx.attempt.stale {
-            ctx.attempt.stale = true; // the pooled connection was dead: the same target once more
-            error.set_retry(true);
-            return error;
-        }
-        let failure = failure_of(&error);
-        let next = match &mut ctx.attempt.stage {
-            // no time is left for another target, whatever is here of the response
-            Stage::Held(_) if failure == AttemptFailure::Total => {
-                ctx.attempt.stage = Stage::Relaying;
-                ctx.judge(session.req_header(), &AttemptResult::Failed(failure))
-            }
-            Stage::Held(judged) => {
-                judged.complete &= *error.etype() == HELD_BACK;
-                ctx.judge_held(session.req_header())
-            }
-            _ if ctx.failure.is_some() => Next::Fail,
-            _ if !untouched => {
-                if matches!(ctx.attempt.stage, Stage::Relaying) && ctx.is_complete(session.req_header(), failure) {
-                    ctx.attempt.stage = Stage::Complete;
-                } else {
-                    ctx.failure = Some(attempt::exhausted(&AttemptResult::Failed(failure)));
-                }
-                Next::Fail
-            }
-            _ => ctx.judge(session.req_header(), &AttemptResult::Failed(failure)),
-        };
-        error.set_retry(matches!(next, Next::Retry) && untouched);
-        error
+        failure::broke_off(session, ctx, error.more_context(format!("peer {peer}")), reused)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
-        if let Some(replay) = &ctx.replay {
-            replay.restore(session);
-        }
-        let released = ctx.replay.as_ref().filter(|_| *error.etype() == HELD_BACK).and_then(ReplayHandle::take_release);
-        if let Some((head, body)) = released {
-            // a held response that ended without a last piece (an empty body, trailers): nothing failed
-            let status = head.status.as_u16();
-            let written = match session.write_response_header(head, false).await {
-                Ok(()) => session.write_response_body(Some(body), true).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                tracing::debug!(%error, "the client left before its answer");
-            }
-            return FailToProxy { error_code: status, can_reuse_downstream: false };
-        }
-        let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
-        let said = matches!(ctx.attempt.stage, Stage::Said);
-        let complete = matches!(ctx.attempt.stage, Stage::Complete);
-        let ended = said || complete || matches!(ctx.attempt.stage, Stage::Broken);
-        let failure = match ctx.failure.take() {
-            _ if client_left || ended => None,
-            Some(failure) => Some(failure),
-            None => Some(FilterError::internal(error.to_string())),
-        };
-        let mut status = 0;
-        if (said || complete) && (is_ours(error) || *error.esource() != ErrorSource::Downstream) {
-            let mut last = None;
-            if complete && let Err(error) = ctx.response_chunk(session.req_header(), &mut last, true) {
-                tracing::debug!(%error, "the end of a complete answer was not understood");
-            }
-            // the error, or the finish, was the last event: end the body properly
-            if let Err(error) = session.write_response_body(last, true).await {
-                tracing::debug!(%error, "the client left before the end of its stream");
-            }
-        }
-        if let Some(failure) = failure {
-            status = ctx.renderer().status(&failure).as_u16();
-            session.set_keepalive(None);
-            if final_head(session).is_none() {
-                if let Err(error) = reply::error(session, ctx, &failure).await {
-                    tracing::debug!(%error, "the client left before its error answer");
-                }
-            } else {
-                let event = reply::stream_event(session, ctx, &failure);
-                ctx.attempt.stage = Stage::Said;
-                if let Some(event) = event
-                    && let Err(error) = session.write_response_body(Some(event), true).await
-                {
-                    tracing::debug!(%error, "the client left before the end of its stream");
-                }
-            }
-        }
-        FailToProxy { error_code: status, can_reuse_downstream: false }
+        failure::answer(session, ctx, error).await
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
@@ -481,7 +454,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         if let Some(replay) = ctx.replay.take() {
-            replay.restore(session); // keep-alive needs the genuine session
+            replay.restore(session).await; // keep-alive needs the genuine session
         }
         let status = final_head(session).map(|head| head.status);
         let outcome = ctx.outcome(status, error);

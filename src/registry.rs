@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::BuildEnv;
 use dgx_gateway_identity::Tokens;
-use dgx_gateway_wire::errors::envelope::OpenAi;
+use dgx_gateway_wire::errors::envelope::{Anthropic, OpenAi};
 
 use crate::plugins::Registry;
 
@@ -17,6 +17,7 @@ pub const ADMIN_PAGES: &str = "health";
 #[must_use]
 pub fn registry() -> Registry {
     Registry::new(Arc::new(OpenAi), include_str!("../conf/routes.yaml"))
+        .dialect("messages", Arc::new(Anthropic))
         .service::<dgx_gateway_limits::Service>() // slows down who guesses secrets, so before identity
         .service::<dgx_gateway_identity::Service>()
         .service::<dgx_gateway_store::Service>() // state: before all that keep some
@@ -27,19 +28,28 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_identity::Access>()
         .filter::<dgx_gateway_limits::Requests>()
         .filter::<dgx_gateway_limits::PublicPages>()
+        .filter::<dgx_gateway_guard::Headers>()
         .filter::<dgx_gateway_guard::Body>()
+        .filter::<dgx_gateway_guard::AudioForm>()
         .filter::<dgx_gateway_models::Route>()
         .filter::<dgx_gateway_guard::Content>()
+        .filter::<dgx_gateway_limits::Tokens>()
         .filter::<dgx_gateway_ledger::Book>()
         .endpoint::<dgx_gateway_discovery::Health>()
         .endpoint::<dgx_gateway_discovery::Pages>()
         .endpoint::<dgx_gateway_models::ListEndpoint>()
 }
 
-/// JSON Schema of the models file, the one file beside `gateway.yaml` whose shape is generated.
+/// JSON Schema of the models file.
 #[must_use]
 pub fn models_file() -> schemars::Schema {
     schemars::schema_for!(dgx_gateway_models::CatalogFile)
+}
+
+/// JSON Schema of the file with tenants and tokens.
+#[must_use]
+pub fn tokens_file() -> schemars::Schema {
+    dgx_gateway_identity::tokens_file_schema()
 }
 
 /// What a gateway without tokens tells the operator: its bearer once, and how to use it. `None` when tokens are

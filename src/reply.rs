@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dgx_gateway_filter::{Blame, FilterError, ResponseHead};
-use http::{Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use pingora::Result;
 use pingora::proxy::Session;
 
 use crate::proxy::{RequestCtx, final_head};
 
 /// After an early answer: how much of an upload is still read, so that closing does not destroy the answer on its
-/// way. 64 MiB is twice the default body limit.
-const DRAIN_BYTES: usize = 64 * 1024 * 1024;
+/// way. 128 MiB is more than the default limit of uploads.
+const DRAIN_BYTES: usize = 128 * 1024 * 1024;
 /// After an early answer: how long that may take.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -61,6 +61,28 @@ pub(crate) fn stream_event(session: &Session, ctx: &mut RequestCtx, error: &Filt
         return None;
     }
     renderer.stream_event(error, &request.id)
+}
+
+/// The trailers that say an error at the end of a call of gRPC whose head has left; `None` for other protocols, and
+/// over HTTP/1.1, where the engine writes none.
+pub(crate) fn trailers(session: &Session, error: &FilterError, status: u16) -> Option<HeaderMap> {
+    let content_type = final_head(session)?.headers.get(header::CONTENT_TYPE)?;
+    if !session.is_http2() || !content_type.as_bytes().starts_with(b"application/grpc") {
+        return None;
+    }
+    let code = match status {
+        413 | 429 => "8", // RESOURCE_EXHAUSTED
+        500.. => "14",    // UNAVAILABLE
+        _ => "2",         // UNKNOWN
+    };
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", HeaderValue::from_static(code));
+    // percent-encoding is for what is not printable ASCII; `%` itself has to be written so, too
+    let plain = error.message.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'%');
+    if let Some(message) = plain.then(|| HeaderValue::from_str(&error.message).ok()).flatten() {
+        trailers.insert("grpc-message", message);
+    }
+    Some(trailers)
 }
 
 fn log(error: &FilterError, request_id: &str, route: &str, status: http::StatusCode) {

@@ -1,7 +1,9 @@
 //! Matching a request head to a route: once per request, on the parsed path. Pure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::{BodyNeed, Filter};
 use http::{HeaderName, Method};
 
@@ -20,16 +22,23 @@ pub enum End {
     /// An endpoint of this process.
     Endpoint(axum::Router),
     /// One upstream.
-    Fixed {
-        /// The upstream.
-        upstream: Arc<Upstream>,
-        /// Path prefix, without a trailing slash.
-        prefix: String,
-        /// Request headers that are passed on.
-        forward_headers: Vec<HeaderName>,
-    },
+    Fixed(Fixed),
     /// A filter of the route makes the plan.
     Planned,
+}
+
+/// The one upstream of a route.
+pub struct Fixed {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Path prefix, without a trailing slash.
+    pub prefix: String,
+    /// Request headers that are passed on.
+    pub forward_headers: Vec<HeaderName>,
+    /// Whether a connection may be switched to WebSocket.
+    pub websocket: bool,
+    /// Longest silence, if not the total time of the server.
+    pub idle: Option<Duration>,
 }
 
 /// A built route.
@@ -44,8 +53,21 @@ pub struct Route {
     pub need: BodyNeed,
     /// Largest request body, if not that of the server.
     pub max_body_bytes: Option<usize>,
+    /// Dialect of errors, if not the default.
+    pub dialect: Option<Arc<dyn ErrorRenderer>>,
     /// Where it ends.
     pub end: End,
+}
+
+impl Route {
+    /// The one upstream, if it ends at one.
+    #[must_use]
+    pub fn fixed(&self) -> Option<&Fixed> {
+        match &self.end {
+            End::Fixed(fixed) => Some(fixed),
+            _ => None,
+        }
+    }
 }
 
 /// What matching came to.
@@ -129,6 +151,14 @@ impl RouteTable {
         Ok(())
     }
 
+    /// The dialect of the nearest route above a path that no route matches.
+    #[must_use]
+    pub fn dialect_above(&self, path: &str) -> Option<&Arc<dyn ErrorRenderer>> {
+        let routes = self.leaves.iter().flat_map(|leaf| &leaf.routes);
+        let above = routes.filter(|route| is_below(path, &route.name));
+        above.max_by_key(|route| route.name.len())?.dialect.as_ref()
+    }
+
     /// Finds the route of a request. A trailing slash is ignored; `HEAD` counts as `GET`.
     #[must_use]
     pub fn find<'a>(&'a self, method: &Method, path: &'a str) -> Match<'a> {
@@ -156,6 +186,11 @@ impl RouteTable {
         };
         Match::Route(route, canonical)
     }
+}
+
+/// Whether `path` lies below the path that a template without parameters means.
+fn is_below(path: &str, template: &str) -> bool {
+    path.strip_prefix(template).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Whether a segment is `.` or `..`, percent-encoded or not. An upstream would resolve it, and so leave the paths
@@ -197,6 +232,11 @@ fn fill(template: &str, params: &matchit::Params<'_, '_>) -> String {
 mod tests {
     use super::*;
 
+    use bytes::Bytes;
+    use dgx_gateway_filter::FilterError;
+    use dgx_gateway_filter::render::Rendered;
+    use http::{HeaderMap, StatusCode};
+
     fn table(routes: &[(&str, &[&str], &[Method])]) -> RouteTable {
         let mut table = RouteTable::default();
         for (path, aliases, methods) in routes {
@@ -206,6 +246,7 @@ mod tests {
                 filters: vec![],
                 need: BodyNeed::None,
                 max_body_bytes: None,
+                dialect: None,
                 end: End::Planned,
             };
             let aliases: Vec<String> = aliases.iter().map(|alias| (*alias).to_owned()).collect();
@@ -243,6 +284,46 @@ mod tests {
             assert_eq!(name(&table, &Method::GET, dots), "404", "{dots}");
         }
         assert_eq!(name(&table, &Method::GET, "/v1/models/a..b"), "/v1/models/{*id} /v1/models/a..b");
+    }
+
+    #[test]
+    fn a_path_below_a_route_takes_its_dialect() {
+        struct Silent;
+        impl ErrorRenderer for Silent {
+            fn render(&self, error: &FilterError, _request_id: &str) -> Rendered {
+                Rendered { status: self.status(error), headers: HeaderMap::new(), body: Bytes::new() }
+            }
+            fn stream_event(&self, _error: &FilterError, _request_id: &str) -> Option<Bytes> {
+                None
+            }
+            fn status(&self, _error: &FilterError) -> StatusCode {
+                StatusCode::BAD_REQUEST
+            }
+        }
+        let mut table = RouteTable::default();
+        let known: Arc<dyn ErrorRenderer> = Arc::new(Silent);
+        for (path, dialect) in [("/v1/a", Some(&known)), ("/v1/a/b", None), ("/v1", None)] {
+            let route = Route {
+                name: path.into(),
+                methods: vec![Method::GET],
+                filters: vec![],
+                need: BodyNeed::None,
+                max_body_bytes: None,
+                dialect: dialect.cloned(),
+                end: End::Planned,
+            };
+            table.add(path, &[], &Arc::new(route)).unwrap();
+        }
+        for (path, expected) in [
+            ("/v1/a/c", true),
+            ("/v1/a/", true),
+            ("/v1/ab", false),
+            ("/v1/a/b/c", false),
+            ("/v1/c", false),
+            ("/", false),
+        ] {
+            assert_eq!(table.dialect_above(path).is_some(), expected, "{path}");
+        }
     }
 
     #[test]

@@ -23,15 +23,15 @@ use tokio::sync::Mutex;
 use crate::admin;
 use crate::config::{Config, LogFormat, LogSettings, Overrides};
 use crate::plugins::Registry;
-use crate::proxy::{ConnectionGuard, Connections, Gateway};
+use crate::proxy::{BodyBudgets, ConnectionGuard, Connections, Gateway};
 use crate::registry::{ADMIN_PAGES, greeting};
 use crate::shutdown::{DrainWatch, Draining};
 use crate::telemetry::{self, CoreMetrics};
 use crate::world::{World, WorldError};
 
-/// Attempts that the engine allows for one request: every target twice, because a dead pooled connection does not
-/// count.
-const MOST_TRIES: usize = 2 * dgx_gateway_filter::upstream::MAX_TARGETS;
+/// Attempts that the engine allows for one request: every target twice, because a filter may ask for it, and
+/// each time a dead pooled connection does not count.
+const MOST_TRIES: usize = 4 * dgx_gateway_filter::upstream::MAX_TARGETS;
 /// HTTP/2 window of one upload: the default of 64 KiB makes 32 MiB bodies wait for the client 512 times.
 const H2_STREAM_WINDOW: u32 = 1 << 20;
 /// HTTP/2 window of one connection.
@@ -154,7 +154,11 @@ fn public_service(
     let connections = Arc::new(Connections::default());
     let gateway = Gateway::new(
         Arc::new(ArcSwap::from_pointee(world)),
-        config.server.max_held_bytes,
+        BodyBudgets {
+            max_held_bytes: config.server.max_held_bytes,
+            max_spooled_bytes: config.server.max_spooled_bytes,
+            spool_dir: config.data_dir.clone(),
+        },
         Arc::clone(&connections),
         metrics,
         draining,

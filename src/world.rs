@@ -8,9 +8,9 @@ use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
 use dgx_gateway_filter::{BodyNeed, BuildEnv, BuildError, Problem};
 
-use crate::config::{Config, FilterEntry, RouteEnd, RouteSpec, Server, parse_routes};
+use crate::config::{Config, FilterEntry, FixedEnd, RouteEnd, RouteSpec, Server, parse_routes};
 use crate::plugins::{FilterKindEntry, Registry};
-use crate::route::{End, Route, RouteFilter, RouteTable};
+use crate::route::{End, Fixed, Route, RouteFilter, RouteTable};
 
 /// Longest time for the connection to an upstream that a route names by URL.
 const FIXED_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ impl World {
             build(env).map_err(|source| WorldError::Build { part: name.to_owned(), source })?;
         }
         let endpoints = build_endpoints(registry, env)?;
-        let routes = build_routes(plans, &endpoints, env)?;
+        let routes = build_routes(plans, config, registry, &endpoints, env)?;
         Ok(Self { endpoints, routes, renderer: Arc::clone(&registry.renderer), server: config.server.clone() })
     }
 
@@ -129,8 +129,8 @@ fn plan_route(spec: RouteSpec, registry: &Registry, problems: &mut Vec<Problem>)
             continue;
         };
         for earlier in kind.after {
-            if !filters.iter().any(|(name, _)| name == earlier) {
-                problem(key.clone(), format!("must stand after {earlier}"));
+            if !filters.iter().any(|(name, _)| earlier.split('|').any(|one| one == *name)) {
+                problem(key.clone(), format!("must stand after {}", earlier.replace('|', " or ")));
             }
         }
         match check_entry(kind, entry) {
@@ -142,6 +142,11 @@ fn plan_route(spec: RouteSpec, registry: &Registry, problems: &mut Vec<Problem>)
         && !registry.endpoints.iter().any(|endpoint| endpoint.name == name)
     {
         problem(format!("routes[{}].endpoint", spec.path), format!("unknown endpoint {name}"));
+    }
+    if let Some(name) = &spec.dialect
+        && registry.dialect_named(name).is_none()
+    {
+        problem(format!("routes[{}].dialect", spec.path), format!("unknown dialect {name}"));
     }
     (problems.len() == before).then_some(RoutePlan { spec, filters })
 }
@@ -166,6 +171,8 @@ fn build_endpoints(registry: &Registry, env: &BuildEnv) -> Result<HashMap<&'stat
 
 fn build_routes(
     plans: Vec<RoutePlan>,
+    config: &Config,
+    registry: &Registry,
     endpoints: &HashMap<&'static str, axum::Router>,
     env: &BuildEnv,
 ) -> Result<RouteTable, WorldError> {
@@ -178,17 +185,23 @@ fn build_routes(
             built.push(RouteFilter { name, filter });
         }
         let need = built.iter().map(|entry| entry.filter.body_need()).max().unwrap_or(BodyNeed::None);
+        let need = match (&spec.end, need) {
+            (RouteEnd::Endpoint(_), BodyNeed::Start) => BodyNeed::Whole, // only an upstream takes a body half read
+            _ => need,
+        };
         let end = match spec.end {
             RouteEnd::Endpoint(name) => End::Endpoint(endpoints.get(name.as_str()).cloned().unwrap_or_default()),
-            RouteEnd::Fixed { url, forward_headers } => fixed(&url, forward_headers),
+            RouteEnd::Fixed(end) => End::Fixed(fixed(end)),
             RouteEnd::Planned => End::Planned,
         };
+        let dialect = spec.dialect.as_deref().and_then(|name| registry.dialect_named(name));
         let route = Arc::new(Route {
             name: spec.path.as_str().into(),
             methods: spec.methods,
             filters: built,
             need,
-            max_body_bytes: spec.max_body_bytes,
+            max_body_bytes: spec.max_body_bytes.or(spec.upload.then_some(config.server.max_upload_bytes)),
+            dialect,
             end,
         });
         table.add(&spec.path, &spec.aliases, &route).map_err(|error| {
@@ -198,15 +211,16 @@ fn build_routes(
     Ok(table)
 }
 
-fn fixed(url: &http::Uri, forward_headers: Vec<http::HeaderName>) -> End {
+fn fixed(end: FixedEnd) -> Fixed {
+    let FixedEnd { url, forward_headers, http2, websocket, idle } = end;
     let tls = url.scheme_str() == Some("https");
     let host: Arc<str> = url.host().unwrap_or_default().into();
     let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let upstream = Arc::new(Upstream {
         label: host.clone(),
         address: Address::Tcp { host, port, tls },
-        version: HttpVersion::Http1,
+        version: if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 },
         connect_timeout: FIXED_CONNECT_TIMEOUT,
     });
-    End::Fixed { upstream, prefix: url.path().trim_end_matches('/').to_owned(), forward_headers }
+    Fixed { upstream, prefix: url.path().trim_end_matches('/').to_owned(), forward_headers, websocket, idle }
 }

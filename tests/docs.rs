@@ -39,6 +39,21 @@ fn block_after<'a>(document: &'a str, mark: &str) -> &'a str {
 }
 
 #[test]
+fn a_route_may_name_a_dialect_that_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let checked = |dialect: &str| {
+        let file = dir.path().join("gateway.yaml");
+        let route =
+            format!("routes: [{{path: /x, methods: [GET], dialect: {dialect}, upstream: 'http://127.0.0.1:9'}}]");
+        fs::write(&file, route).unwrap();
+        check(&Overrides { config: Some(file) }, &Ambient::default(), &registry())
+    };
+    assert!(checked("messages").is_ok());
+    let refused = format!("{:?}", checked("klingon"));
+    assert!(refused.contains("routes[/x].dialect") && refused.contains("unknown dialect klingon"), "{refused}");
+}
+
+#[test]
 fn every_example_configuration_is_valid() {
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
     let (models, main): (Vec<_>, Vec<_>) = files("conf", "yaml")

@@ -22,6 +22,12 @@ pub struct ServerFile {
     /// Largest request body in bytes, after decoding; 1024 to 1073741824. Default 33554432.
     /// A larger one is answered 413. Environment: `MAX_BODY_BYTES`.
     pub max_body_bytes: Option<u64>,
+    /// Largest upload (a multipart body) in bytes; 1024 to 1073741824. Default 104857600. A larger one is answered 413.
+    /// Environment: `MAX_UPLOAD_BYTES`.
+    pub max_upload_bytes: Option<u64>,
+    /// Most bytes of uploads kept at one time by the whole process, almost all of them in files of `data_dir`; at
+    /// least `max_upload_bytes`. Default 10737418240. When it is spent, further uploads are answered 503.
+    pub max_spooled_bytes: Option<u64>,
     /// Most bytes of request bodies held at one time by the whole process, and as many of answers that are held until
     /// they are complete; at least `max_body_bytes`. Default 1073741824. When it is spent, further bodies are answered
     /// 503.
@@ -75,6 +81,10 @@ pub struct Server {
     pub admin_listen: SocketAddr,
     /// Largest request body in bytes.
     pub max_body_bytes: usize,
+    /// Largest upload in bytes.
+    pub max_upload_bytes: usize,
+    /// Most bytes of uploads kept by the whole process.
+    pub max_spooled_bytes: usize,
     /// Most bytes held by the whole process.
     pub max_held_bytes: usize,
     /// Most connections at one time.
@@ -102,6 +112,24 @@ impl Server {
         let held_default = held_floor.max(1 << 30);
         let max_held_bytes =
             check.number("server.max_held_bytes", "", file.max_held_bytes, held_floor, 1 << 40, held_default);
+        let max_upload_bytes = check.number(
+            "server.max_upload_bytes",
+            "MAX_UPLOAD_BYTES",
+            file.max_upload_bytes,
+            1024,
+            1 << 30,
+            100 << 20,
+        );
+        let spooled_floor = max_upload_bytes as u64;
+        let spooled_default = 10 << 30;
+        let max_spooled_bytes = check.number(
+            "server.max_spooled_bytes",
+            "",
+            file.max_spooled_bytes,
+            spooled_floor,
+            1 << 44,
+            spooled_default,
+        );
         let max_connections = check.number("server.max_connections", "", file.max_connections, 1, 1_000_000, 20_000);
         let total = check.number(
             "server.total_timeout_seconds",
@@ -121,6 +149,8 @@ impl Server {
             listen,
             admin_listen,
             max_body_bytes,
+            max_upload_bytes,
+            max_spooled_bytes,
             max_held_bytes,
             max_connections,
             total_timeout: Duration::from_secs(total as u64),
@@ -298,6 +328,25 @@ mod tests {
         for bad in ["a.example", "https://a.example/", "https://a.example/x", "https://u@a.example", "", "null"] {
             assert_eq!(check(&[bad, "http://[::1]:5173"]), (listed(&["http://[::1]:5173"]), 1), "{bad}");
         }
+    }
+
+    #[test]
+    fn uploads_have_a_limit_and_a_budget_that_holds_one() {
+        let check = |max_upload_bytes, max_spooled_bytes, variable: &[(&str, &str)]| {
+            let file = ServerFile { max_upload_bytes, max_spooled_bytes, ..ServerFile::default() };
+            let owned = variable.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let (ambient, mut problems) = (Ambient::new(owned), Vec::new());
+            let server = Server::check(file, &ambient, &mut problems);
+            let keys: Vec<String> = problems.into_iter().map(|problem| problem.key).collect();
+            (server.max_upload_bytes, server.max_spooled_bytes, keys)
+        };
+        assert_eq!(check(None, None, &[]), (104_857_600, 10 << 30, vec![]));
+        assert_eq!(check(Some(1024), Some(1024), &[]), (1024, 1024, vec![]));
+        assert_eq!(check(None, None, &[("MAX_UPLOAD_BYTES", "2048")]).0, 2048);
+        let upload = vec!["server.max_upload_bytes".to_owned()];
+        assert_eq!(check(Some(1023), None, &[]).2, upload);
+        assert_eq!(check(Some((1 << 30) + 1), None, &[]).2, upload);
+        assert_eq!(check(Some(2048), Some(2047), &[]).2, ["server.max_spooled_bytes"]);
     }
 
     #[test]

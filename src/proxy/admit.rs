@@ -9,11 +9,12 @@ use http::{HeaderValue, header};
 use pingora::Error;
 use pingora::proxy::Session;
 
-use super::body::{BodyLimits, ReadError, read_whole, say_continue};
+use super::body::{BodyLimits, ReadError, read_beginning, read_whole, say_continue};
 use super::bridge::{self, Served};
 use super::context::RequestCtx;
 use super::cors;
-use super::replay::ReplayHandle;
+use super::replay::{Beginning, ReplayHandle};
+use super::upgrade;
 use crate::route::{End, Match, Route};
 
 /// When to come back to a process that is being stopped.
@@ -72,8 +73,12 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
     }
     let head: &http::request::Parts = session.req_header();
     ctx.chain.shared.cx(head).refuse_declared_too_large()?;
-    if route.need == BodyNeed::Whole {
-        read_body(session, ctx).await?;
+    ctx.switching = route.fixed().is_some_and(|fixed| fixed.websocket) && upgrade::asked(session.req_header())?;
+    let mut beginning = None;
+    match route.need {
+        BodyNeed::Whole => read_body(session, ctx).await?,
+        BodyNeed::Start => beginning = Some(read_start(session, ctx).await?),
+        BodyNeed::None | BodyNeed::Chunks => {}
     }
     if let Some(reply) = ready_filters(session, ctx).await? {
         bridge::respond(session, ctx, *reply).await?;
@@ -84,11 +89,11 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
             Served::Answered => Ok(Admitted::Answered),
             Served::Refused(error) => Err(error.into()),
         },
-        End::Fixed { upstream, .. } => {
-            ctx.chain.shared.plan.targets = vec![Arc::clone(upstream)];
-            hand_over(session, ctx, &route).await
+        End::Fixed(fixed) => {
+            ctx.chain.shared.plan.targets = vec![Arc::clone(&fixed.upstream)];
+            hand_over(session, ctx, &route, beginning).await
         }
-        End::Planned => hand_over(session, ctx, &route).await,
+        End::Planned => hand_over(session, ctx, &route, beginning).await,
     }
 }
 
@@ -102,6 +107,7 @@ fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Matched, Filte
     let world = Arc::clone(&ctx.world);
     match world.routes.find(&head.method, head.uri.path()) {
         Match::Route(route, path) => {
+            ctx.speak(route.dialect.as_ref());
             ctx.path = path.as_str().to_owned();
             let request = &mut ctx.chain.shared.request;
             request.route = Arc::clone(&route.name);
@@ -109,8 +115,12 @@ fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Matched, Filte
             ctx.route = Some(Arc::clone(route));
             Ok(Matched::Route(Arc::clone(route)))
         }
-        Match::NotFound => Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path.")),
+        Match::NotFound => {
+            ctx.speak(world.routes.dialect_above(head.uri.path()));
+            Err(FilterError::client(ErrorCode::RouteNotFound, "There is nothing at this path."))
+        }
         Match::MethodNotAllowed(route, allow) => {
+            ctx.speak(route.dialect.as_ref());
             ctx.chain.shared.request.route = Arc::clone(&route.name);
             if ctx.cors.is_some() && cors::is_preflight(&head.method, &head.headers) {
                 return Ok(Matched::Preflight(Box::new(cors::preflight(&allow, &head.headers))));
@@ -148,6 +158,24 @@ async fn read_body(session: &mut Session, ctx: &mut RequestCtx) -> Result<(), Re
     Ok(())
 }
 
+async fn read_start(session: &mut Session, ctx: &mut RequestCtx) -> Result<Beginning, ReadError> {
+    let started = ctx.chain.shared.request.started;
+    let limits = BodyLimits {
+        max_bytes: ctx.chain.request().max_body_bytes,
+        coding: None, // a body that streams passes as it comes
+        until: started + ctx.world.server.total_timeout,
+    };
+    let spool = ctx.spools.open();
+    let chain = &mut ctx.chain;
+    let look = |session: &Session, piece: Option<&_>| {
+        if let Some(piece) = piece {
+            chain.request_chunk(session.req_header(), piece)?;
+        }
+        Ok(chain.exchanges.iter().all(|exchange| exchange.seen_enough()))
+    };
+    read_beginning(session, limits, spool, look).await
+}
+
 async fn ready_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option<Box<Reply>>, FilterError> {
     let head: &http::request::Parts = session.req_header();
     let mut body = std::mem::take(&mut ctx.body);
@@ -160,12 +188,23 @@ async fn ready_filters(session: &Session, ctx: &mut RequestCtx) -> Result<Option
     Ok(None)
 }
 
-/// The engine takes over. A body that was read is replayed; one that was not streams through.
-async fn hand_over(session: &mut Session, ctx: &mut RequestCtx, route: &Route) -> Result<Admitted, Stop> {
+/// The engine takes over. A body that was read is replayed, one that was begun goes on behind its beginning, and one
+/// that was not looked at streams through.
+async fn hand_over(
+    session: &mut Session,
+    ctx: &mut RequestCtx,
+    route: &Route,
+    beginning: Option<Beginning>,
+) -> Result<Admitted, Stop> {
     ctx.chain.shared.plan.targets.truncate(MAX_TARGETS);
+    let started = ctx.chain.shared.request.started;
+    if let Some(beginning) = beginning {
+        ctx.replay = Some(ReplayHandle::install_streaming(session, started, beginning));
+        return Ok(Admitted::Proxy);
+    }
     say_continue(session).await?;
-    if route.need == BodyNeed::Whole || session.is_body_done() {
-        ctx.replay = Some(ReplayHandle::install(session, ctx.chain.shared.request.started));
+    if !ctx.switching && (route.need == BodyNeed::Whole || session.is_body_done()) {
+        ctx.replay = Some(ReplayHandle::install(session, started));
     }
     Ok(Admitted::Proxy)
 }

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dgx_gateway_filter::upstream::{AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, Upstream, Verdict};
+use dgx_gateway_filter::upstream::{
+    AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, HttpVersion, KeepAlive, Upstream, Verdict,
+};
 use dgx_gateway_filter::{ErrorCode, FilterError, Outcome, ResponseHead};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
 use super::context::{Chain, RequestCtx};
-use super::replay::{STALLED, TOTAL};
-use crate::route::{End, Route};
+use super::replay::{Alive, Prepared, STALLED, TOTAL};
+use crate::route::Route;
 
 /// How much later than the limits of an attempt the engine's own limit falls, so that it meets only what those miss.
 const AFTER_LIMITS: Duration = Duration::from_secs(5);
@@ -40,6 +42,8 @@ pub(super) enum Stage {
     Relaying,
     /// An error was said in it as its last piece; nothing more passes.
     Said,
+    /// The connection was switched to another protocol: bytes pass both ways, and nobody looks at them.
+    Switched,
     /// Nothing of it has come.
     #[default]
     Waiting,
@@ -56,8 +60,27 @@ pub(super) struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
     /// How far its response has come.
     pub stage: Stage,
+    /// What filters kept back until the end of a body that ended with trailers.
+    pub rest: Option<Bytes>,
     /// The pooled connection was dead once already; the same target is not tried a third time.
     pub stale: bool,
+    /// A filter had the same target tried once more; it is not asked a third time.
+    pub again: bool,
+}
+
+impl Attempt {
+    /// Goes on to the next target.
+    fn advance(&mut self) {
+        self.index += 1;
+        self.stale = false;
+        self.again = false;
+    }
+
+    /// Stays at the same target for another attempt; false when it has been repeated already.
+    fn repeat(&mut self) -> bool {
+        self.stale = false;
+        !std::mem::replace(&mut self.again, true)
+    }
 }
 
 /// What follows from a verdict.
@@ -83,20 +106,43 @@ impl RequestCtx {
             path: String::new(),
             headers: HeaderMap::with_capacity(8),
             body: self.body.clone(),
+            patches: Vec::new(),
             timeouts: AttemptTimeouts { first_byte: None, idle: None, total, total_once_begun: total },
+            keep_alive: None,
         };
         fill_fixed(&route, head, &mut request);
         for exchange in &mut self.chain.exchanges {
             exchange.attempt(&mut request, &mut self.chain.shared.cx(head))?;
         }
+        if !request.body.is_empty() {
+            request.body = request.body.patched(&std::mem::take(&mut request.patches));
+        }
         if let Some(replay) = &self.replay {
-            replay.prepare(request.body.clone(), request.timeouts, upstream.version);
+            let (body, timeouts) = (request.body.clone(), request.timeouts);
+            let patches = std::mem::take(&mut request.patches);
+            let alive = request.keep_alive.take().map(|keep_alive| self.alive(keep_alive, head.version));
+            let (version, alive) = (upstream.version, alive.unwrap_or_default());
+            replay.prepare(Prepared { body, patches, timeouts, version, alive });
         }
         self.attempt.stage = Stage::Waiting;
         self.held_answer.give_back();
         self.attempt.request = Some(request);
         self.attempt.upstream = Some(Arc::clone(&upstream));
         Ok(Some(upstream))
+    }
+
+    /// What keeps the answer of an attempt alive, with the head as it would leave.
+    fn alive(&self, keep_alive: KeepAlive, client: http::Version) -> Alive {
+        let KeepAlive { commit_after, head, heartbeat } = keep_alive;
+        let early_head = commit_after.map(|after| {
+            let mut head = self.outgoing(head);
+            if client == http::Version::HTTP_11 {
+                // else the engine delimits by closing; a name and a value that are fixed are never refused
+                drop(head.insert_header(header::TRANSFER_ENCODING, "chunked"));
+            }
+            (self.chain.shared.request.started + after, Box::new(head))
+        });
+        Alive::new(early_head, heartbeat)
     }
 
     /// Longest silence of the upstream that the engine itself bears. The limits of an attempt are watched beside
@@ -108,7 +154,10 @@ impl RequestCtx {
             let limits = &request.timeouts;
             Some(limits.first_byte?.max(limits.idle?))
         });
-        step.unwrap_or(total) + AFTER_LIMITS
+        match step {
+            Some(step) if self.replay.is_none() => step, // there is no other watch
+            step => step.unwrap_or(total) + AFTER_LIMITS,
+        }
     }
 
     /// The first opinion of a filter, in reverse order.
@@ -132,14 +181,14 @@ impl RequestCtx {
                 Next::ReadBody(max_bytes)
             }
             Verdict::ReadBody { .. } => Next::Relay,
+            Verdict::Again if self.replay.is_some() && self.attempt.repeat() => Next::Retry,
             Verdict::Next
                 if self.can_repeat(result) && self.attempt.index + 1 < self.chain.shared.plan.targets.len() =>
             {
-                self.attempt.index += 1;
-                self.attempt.stale = false;
+                self.attempt.advance();
                 Next::Retry
             }
-            Verdict::Next => self.fail(exhausted(result)),
+            Verdict::Again | Verdict::Next => self.fail(exhausted(result)),
             Verdict::Fail(error) => self.fail(*error),
         }
     }
@@ -229,7 +278,9 @@ impl RequestCtx {
     pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
             (Some(_), _, Some(code)) if matches!(self.attempt.stage, Stage::Broken | Stage::Said) => Outcome::Cut(code),
-            (Some(status), _, None) if matches!(self.attempt.stage, Stage::Complete | Stage::Released) => {
+            (Some(status), _, None)
+                if matches!(self.attempt.stage, Stage::Complete | Stage::Released | Stage::Switched) =>
+            {
                 Outcome::Answered { status, code: None }
             }
             (Some(status), None, code) | (Some(status), Some(_), code @ Some(_)) => Outcome::Answered { status, code },
@@ -239,15 +290,38 @@ impl RequestCtx {
 }
 
 fn fill_fixed(route: &Route, head: &http::request::Parts, request: &mut AttemptRequest) {
-    if let End::Fixed { prefix, forward_headers, .. } = &route.end {
-        let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        request.path = format!("{prefix}{path}");
-        for name in forward_headers.iter().chain([&header::CONTENT_TYPE, &header::ACCEPT]) {
-            for value in head.headers.get_all(name) {
-                request.headers.append(name.clone(), value.clone());
-            }
+    let Some(fixed) = route.fixed() else { return };
+    let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    request.path = format!("{}{path}", fixed.prefix);
+    let of_grpc: &[HeaderName] = if is_grpc(head) { &GRPC_HEADERS } else { &[] };
+    for name in fixed.forward_headers.iter().chain([&header::CONTENT_TYPE, &header::ACCEPT]).chain(of_grpc) {
+        if !request.headers.contains_key(name) {
+            request.headers.extend(head.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
     }
+    if fixed.upstream.version == HttpVersion::Http2 && takes_trailers(head) {
+        request.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    (request.timeouts.first_byte, request.timeouts.idle) = (fixed.idle, fixed.idle);
+}
+
+/// Whether the client can be given trailers: towards HTTP/1.1 the engine writes none.
+fn takes_trailers(client: &http::request::Parts) -> bool {
+    let says_so = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    client.version == http::Version::HTTP_2 && client.headers.get_all(header::TE).iter().any(says_so)
+}
+
+/// Headers of a call of gRPC that are part of its protocol.
+const GRPC_HEADERS: [HeaderName; 3] = [
+    HeaderName::from_static("grpc-accept-encoding"),
+    HeaderName::from_static("grpc-encoding"),
+    HeaderName::from_static("grpc-timeout"),
+];
+
+fn is_grpc(head: &http::request::Parts) -> bool {
+    let content_type = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| rest.first().is_none_or(|next| b"+;".contains(next)))
 }
 
 /// The error when no target is left.
@@ -282,5 +356,21 @@ pub(super) fn failure_of(error: &Error) -> AttemptFailure {
         | ErrorType::SocketError
         | ErrorType::BindError => AttemptFailure::Connect,
         _ => AttemptFailure::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_repeated_once_and_the_next_one_once_more() {
+        let mut attempt = Attempt { stale: true, ..Attempt::default() };
+        assert!(attempt.repeat());
+        assert_eq!((attempt.index, attempt.stale), (0, false), "its pooled connection may be dead once more");
+        assert!(!attempt.repeat() && !attempt.repeat());
+        attempt.advance();
+        assert_eq!((attempt.index, attempt.again, attempt.stale), (1, false, false));
+        assert!(attempt.repeat() && !attempt.repeat());
     }
 }

@@ -10,10 +10,12 @@ use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Rope};
 use pingora::proxy::Session;
 
 use super::decode::Decoder;
+use super::replay::Beginning;
+use super::spool::Spool;
 
 /// Longest silence while a body is read. The engine's own limit covers HTTP/1.1 only; it is 60 s, and had it the
 /// first word, the client would get no answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(55);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(55);
 /// Pieces below this size are joined, so that a body sent byte by byte does not become a rope of bytes.
 const SMALL_PIECE: usize = 4 * 1024;
 /// Joined pieces are handed over at this size.
@@ -205,6 +207,35 @@ fn undecodable(error: std::io::Error) -> FilterError {
     FilterError::client(ErrorCode::InvalidJson, "The body is not what its Content-Encoding says.").source(error)
 }
 
+/// Reads the beginning of a body, as far as `look` wants to see it before the upstream is chosen: each piece is shown
+/// to it, and it says whether it has seen enough. It is asked once before the first piece, with `None`.
+///
+/// # Cancel safety
+/// None: a partly read body is lost. It runs inside the request's own task only.
+pub(super) async fn read_beginning(
+    session: &mut Session,
+    limits: BodyLimits,
+    mut spool: Spool,
+    mut look: impl FnMut(&Session, Option<&Bytes>) -> Result<bool, FilterError>,
+) -> Result<Beginning, ReadError> {
+    say_continue(session).await?;
+    let mut enough = look(session, None)?;
+    let mut complete = session.is_body_done();
+    while !enough && !complete {
+        let Some(piece) = next_piece(session, limits.until).await? else {
+            complete = true;
+            break;
+        };
+        if spool.len() + piece.len() > limits.max_bytes {
+            return Err(FilterError::too_large(limits.max_bytes).into());
+        }
+        enough = look(session, Some(&piece))?;
+        spool.append(&piece).await?;
+        complete = session.is_body_done();
+    }
+    Ok(Beginning { spool, complete, max_bytes: limits.max_bytes })
+}
+
 /// `Content-Length`, if there is one. The engine has refused malformed and repeated ones.
 pub(super) fn declared_length(session: &Session) -> Option<u64> {
     session.req_header().headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -229,8 +260,12 @@ async fn next_piece(session: &mut Session, until: Instant) -> Result<Option<Byte
     match tokio::time::timeout(wait, session.read_request_body()).await {
         Ok(Ok(piece)) => Ok(piece),
         Ok(Err(error)) => Err(ReadError::Broken(error.into_down())),
-        Err(_) => Err(FilterError::client(ErrorCode::InvalidJson, "The body did not arrive in time.").into()),
+        Err(_) => Err(too_late().into()),
     }
+}
+
+pub(super) fn too_late() -> FilterError {
+    FilterError::client(ErrorCode::InvalidJson, "The body did not arrive in time.")
 }
 
 pub(super) fn overloaded() -> FilterError {

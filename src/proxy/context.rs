@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo};
@@ -11,12 +11,15 @@ use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::upstream::UpstreamPlan;
 use dgx_gateway_filter::{ErrorCode, Facts, FilterError, Outcome, Rope};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::proxy::Session;
 
 use super::attempt::Attempt;
 use super::body::Held;
 use super::client_ip::client_ip;
 use super::cors;
+use super::final_head;
 use super::replay::ReplayHandle;
+use super::spool::Spools;
 use crate::route::Route;
 use crate::telemetry::{CoreMetrics, InFlight};
 use crate::world::World;
@@ -103,10 +106,13 @@ pub struct RequestCtx {
     pub(super) body: Rope,
     pub(super) held: Held,
     pub(super) held_answer: Held,
+    pub(super) spools: Arc<Spools>,
     /// Bytes of a body that streams through.
     pub(super) streamed: usize,
     pub(super) attempt: Attempt,
     pub(super) replay: Option<ReplayHandle>,
+    /// The client asks to switch its connection to WebSocket, and the route allows it.
+    pub(super) switching: bool,
     /// The error that the client gets, once it is decided.
     pub(super) failure: Option<FilterError>,
     /// Code of the error that was answered.
@@ -118,7 +124,7 @@ pub struct RequestCtx {
 }
 
 impl RequestCtx {
-    pub(super) fn new(world: Arc<World>, held: Held, held_answer: Held) -> Self {
+    pub(super) fn new(world: Arc<World>, held: Held, held_answer: Held, spools: Arc<Spools>) -> Self {
         let request = unmatched(Arc::from(""), None);
         let shared = Shared {
             request,
@@ -135,9 +141,11 @@ impl RequestCtx {
             body: Rope::new(),
             held,
             held_answer,
+            spools,
             streamed: 0,
             attempt: Attempt::default(),
             replay: None,
+            switching: false,
             failure: None,
             answered_code: None,
             in_flight: None,
@@ -162,6 +170,12 @@ impl RequestCtx {
         self.in_flight = Some(metrics.enter(head.uri.path()));
     }
 
+    /// Longest silence on the route.
+    pub(super) fn longest_idle(&self) -> Duration {
+        let of_route = self.route.as_ref().and_then(|route| route.fixed()?.idle);
+        of_route.unwrap_or(self.world.server.total_timeout)
+    }
+
     /// A piece of a body that is not held: counted, and shown to the filters.
     pub(super) fn passing(&mut self, head: &http::request::Parts, piece: &Bytes) -> Result<(), FilterError> {
         self.streamed += piece.len();
@@ -170,6 +184,12 @@ impl RequestCtx {
             return Err(FilterError::too_large(limit));
         }
         self.chain.request_chunk(head, piece)
+    }
+
+    /// Whether nothing of an answer has left, so that another attempt, or a proper error, can still be it. A head that
+    /// left early belongs to no attempt.
+    pub(super) fn untouched(&self, session: &Session) -> bool {
+        final_head(session).is_none() || self.replay.as_ref().is_some_and(ReplayHandle::head_left_early)
     }
 
     /// The answer has begun, so the request will not be sent again: what was held for that is given back.
@@ -181,6 +201,19 @@ impl RequestCtx {
             }
             self.held.give_back();
         }
+    }
+
+    /// Errors of this request are said in this dialect, if there is one, and its answers carry the header that it
+    /// has for the request id.
+    pub(super) fn speak(&mut self, dialect: Option<&Arc<dyn ErrorRenderer>>) {
+        let Some(dialect) = dialect else { return };
+        let shared = &mut self.chain.shared;
+        if let Some(name) = dialect.request_id_header()
+            && let Some(id) = REQUEST_ID_HEADERS.iter().find_map(|known| shared.reply_headers.get(known)).cloned()
+        {
+            shared.reply_headers.insert(name, id);
+        }
+        shared.renderer = Some(Arc::clone(dialect));
     }
 
     /// The dialect in which errors of this request are said.
@@ -195,7 +228,7 @@ fn unmatched(id: Arc<str>, peer: Option<SocketAddr>) -> RequestInfo {
 }
 
 /// The client's id when it is 1 to 128 visible ASCII characters, else a new UUID v4.
-fn request_id(headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
+pub(super) fn request_id(headers: &HeaderMap) -> (Arc<str>, HeaderValue) {
     let taken = REQUEST_ID_HEADERS.iter().find_map(|name| {
         let value = headers.get(name)?;
         let text = value.to_str().ok()?;

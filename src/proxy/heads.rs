@@ -2,13 +2,14 @@
 //! goes to a client is what filters left of a response plus what they put on every answer.
 
 use dgx_gateway_filter::ResponseHead;
-use dgx_gateway_filter::upstream::{Address, AttemptRequest, Upstream};
+use dgx_gateway_filter::upstream::{Address, AttemptRequest, HttpVersion, Upstream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
 
 use super::context::RequestCtx;
 use super::cors;
+use super::upgrade;
 
 /// What the gateway calls itself towards upstreams.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("dgx-gateway/", env!("CARGO_PKG_VERSION")));
@@ -31,10 +32,14 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 
 /// How the body goes to the upstream.
 pub(super) enum Framing {
-    /// It is replayed, so its length is known.
-    Replayed,
+    /// It is replayed, with so many bytes.
+    Replayed(usize),
     /// It streams through, framed as the client framed it.
     Streamed,
+    /// It is replayed while it arrives, without a length.
+    Unsized,
+    /// There is none: the connection is to be switched to WebSocket.
+    Switching,
 }
 
 /// The request head for the upstream. Takes the headers out of the attempt.
@@ -59,16 +64,24 @@ pub(super) fn to_upstream(
         }
     }
     match framing {
-        Framing::Replayed if request.body.is_empty() && request.method != http::Method::POST => {}
-        Framing::Replayed => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(request.body.len()))),
-        Framing::Streamed => frame_as(client, &mut headers),
+        Framing::Replayed(0) if request.method != http::Method::POST => {}
+        Framing::Replayed(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
+        Framing::Unsized if upstream.version == HttpVersion::Http2 => {}
+        Framing::Unsized => drop(headers.insert(header::TRANSFER_ENCODING, CHUNKED)),
+        Framing::Streamed => frame_as(client, upstream.version, &mut headers),
+        Framing::Switching => upgrade::ask(client, &mut headers),
     }
     parts.headers = headers;
     Ok(RequestHeader::from(parts))
 }
 
-fn frame_as(client: &http::request::Parts, headers: &mut HeaderMap) {
-    if let Some(length) = client.headers.get(header::CONTENT_LENGTH) {
+fn frame_as(client: &http::request::Parts, version: HttpVersion, headers: &mut HeaderMap) {
+    if version == HttpVersion::Http2 {
+        // there, a body needs no other framing
+        if let Some(length) = client.headers.get(header::CONTENT_LENGTH) {
+            headers.insert(header::CONTENT_LENGTH, length.clone());
+        }
+    } else if let Some(length) = client.headers.get(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, length.clone());
     } else if client.headers.contains_key(header::TRANSFER_ENCODING) || client.version == http::Version::HTTP_2 {
         headers.insert(header::TRANSFER_ENCODING, CHUNKED);

@@ -17,7 +17,11 @@ const POOL_IDLE: Duration = Duration::from_secs(55);
 /// Longest time for one write to an upstream.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Streams that share one HTTP/2 connection.
-const MOST_H2_STREAMS: usize = 100;
+const MOST_H2_STREAMS: u32 = 100;
+/// How much of an answer over HTTP/2 may wait for its client.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
+/// Room for all streams of a connection, so that clients that do not read hold up nobody else.
+const H2_CONNECTION_WINDOW: u32 = MOST_H2_STREAMS * H2_STREAM_WINDOW;
 
 /// Makes the peer for an upstream.
 ///
@@ -43,7 +47,9 @@ pub async fn peer(upstream: &Arc<Upstream>, resolver: &Resolver) -> std::io::Res
     options.total_connection_timeout = Some(upstream.connect_timeout);
     options.idle_timeout = Some(POOL_IDLE);
     options.write_timeout = Some(WRITE_TIMEOUT);
-    options.max_h2_streams = MOST_H2_STREAMS;
+    options.max_h2_streams = MOST_H2_STREAMS as usize;
+    options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
+    options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
     match upstream.version {
         HttpVersion::Http1 => options.set_http_version(1, 1),
         HttpVersion::Http2 => options.set_http_version(2, 2),

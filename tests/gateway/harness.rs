@@ -40,6 +40,14 @@ pub(crate) struct Setup {
     routes: Vec<Value>,
     backends: Vec<Value>,
     models: Vec<Value>,
+    catalog: Value,
+    /// Further top-level keys.
+    more: serde_json::Map<String, Value>,
+    /// Tokens file.
+    tokens: Option<String>,
+    /// Variables; an empty one is not set.
+    variables: Vec<(&'static str, String)>,
+    log: &'static str,
 }
 
 /// A backend of a setup: its id is also its label.
@@ -56,7 +64,18 @@ pub(crate) fn model(alias: &str, route: &[(&str, &str)]) -> Value {
 
 impl Setup {
     pub(crate) fn new() -> Self {
-        Self { server: json!({"threads": 2}), stream: json!({}), routes: vec![], backends: vec![], models: vec![] }
+        Self {
+            server: json!({"threads": 2}),
+            stream: json!({}),
+            routes: vec![],
+            backends: vec![],
+            models: vec![],
+            catalog: json!({"version": 1}),
+            more: serde_json::Map::new(),
+            tokens: None,
+            variables: vec![],
+            log: "debug",
+        }
     }
 
     /// One backend `first` with one model `m`, known there as `upstream-name-of-m`.
@@ -82,6 +101,24 @@ impl Setup {
         self
     }
 
+    /// A top-level key of a plug-in.
+    pub(crate) fn section(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.more.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// The content of `auth/tokens.yaml`.
+    pub(crate) fn tokens(mut self, tokens: Value) -> Self {
+        self.tokens = Some(tokens.to_string());
+        self
+    }
+
+    /// Sets a variable, or with an empty value removes one that is set otherwise.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.variables.push((name, value.into()));
+        self
+    }
+
     pub(crate) fn route(mut self, route: Value) -> Self {
         self.routes.push(route);
         self
@@ -94,6 +131,24 @@ impl Setup {
 
     pub(crate) fn model(mut self, model: Value) -> Self {
         self.models.push(model);
+        self
+    }
+
+    /// A further key of the models file.
+    pub(crate) fn catalog(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.catalog[key] = value.into();
+        self
+    }
+
+    /// The tokens file as it is written.
+    pub(crate) fn tokens_yaml(mut self, yaml: &str) -> Self {
+        self.tokens = Some(yaml.to_owned());
+        self
+    }
+
+    /// What is logged instead of `debug`.
+    pub(crate) fn log(mut self, level: &'static str) -> Self {
+        self.log = level;
         self
     }
 
@@ -118,11 +173,17 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("conf")).unwrap();
         let write = |name: &str, content: &Value| std::fs::write(dir.path().join(name), content.to_string()).unwrap();
-        write(
-            "conf/gateway.yaml",
-            &json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends}),
-        );
-        write("conf/models.yaml", &json!({"version": 1, "models": self.models}));
+        let mut gateway =
+            json!({"server": self.server, "stream": self.stream, "routes": self.routes, "backends": self.backends});
+        gateway.as_object_mut().unwrap().extend(self.more.clone());
+        write("conf/gateway.yaml", &gateway);
+        let mut catalog = self.catalog.clone();
+        catalog["models"] = json!(self.models);
+        write("conf/models.yaml", &catalog);
+        if let Some(tokens) = &self.tokens {
+            std::fs::create_dir(dir.path().join("auth")).unwrap();
+            std::fs::write(dir.path().join("auth/tokens.yaml"), tokens).unwrap();
+        }
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let (addr, admin) = free_addrs();
         let mut child = Command::new(env!("CARGO_BIN_EXE_dgx-gateway"))
@@ -132,10 +193,11 @@ impl Setup {
             .env("DGX_GATEWAY_ADMIN_LISTEN", admin.to_string())
             .env("DGX_GATEWAY_DATA_DIR", dir.path().join("data"))
             .env("DGX_GATEWAY_DEFAULT_USER_ID", "alice")
-            .env("DGX_GATEWAY_LOG", "debug")
+            .env("DGX_GATEWAY_LOG", self.log)
             .env("RUST_API_BEARER", BEARER)
             .env("RATE_LIMIT_PER_SECOND", "1000")
             .env("RATE_LIMIT_BURST", "100000")
+            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -222,6 +284,36 @@ impl Gateway {
         })
         .await;
         status.unwrap()
+    }
+
+    /// A number of the process's memory, in bytes.
+    pub(crate) fn memory(&self, name: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    }
+
+    /// Lets the peak of its memory begin again from now.
+    pub(crate) fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
+    /// Files in its data directory that it holds open without a name.
+    pub(crate) fn open_data_files(&self) -> usize {
+        let data = self.dir.path().join("data");
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+            .filter(|path| path.starts_with(&data) && path.to_string_lossy().ends_with("(deleted)"))
+            .count()
+    }
+
+    /// Puts a file in the place of its data directory: nothing can be written there any more.
+    pub(crate) fn lose_data_dir(&self) {
+        let data = self.dir.path().join("data");
+        if data.exists() {
+            std::fs::remove_dir_all(&data).unwrap();
+        }
+        std::fs::write(&data, "").unwrap();
     }
 
     /// Whether the process still runs.

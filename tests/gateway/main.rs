@@ -4,6 +4,10 @@
 mod harness;
 
 #[cfg(test)]
+mod alive;
+#[cfg(test)]
+mod augment;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod bridge;
@@ -14,19 +18,37 @@ mod codings;
 #[cfg(test)]
 mod cors;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod early;
 #[cfg(test)]
 mod endpoints;
 #[cfg(test)]
 mod generic;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod held;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod keepalive;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod malformed;
+#[cfg(test)]
+mod models_context;
+#[cfg(test)]
+mod models_plain;
+#[cfg(test)]
+mod models_quota;
+#[cfg(test)]
+mod models_rules;
+#[cfg(test)]
+mod pages;
 #[cfg(test)]
 mod proxies;
 #[cfg(test)]
@@ -34,6 +56,14 @@ mod refusals;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod shared_limits;
+#[cfg(test)]
 mod shutdown;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod upgrade;
+#[cfg(test)]
+mod uploads;

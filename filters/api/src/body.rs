@@ -14,6 +14,10 @@ pub enum BodyNeed {
     None,
     /// Each piece is seen on its way; nothing is kept.
     Chunks,
+    /// The beginning of the body is read and shown to the filters, until each of them has seen enough
+    /// ([`crate::Exchange::seen_enough`]). Then the upstream is chosen, and the body goes there as a stream: what was
+    /// read, and what still comes. It may be patched on its way and is repeated at every attempt, but not held.
+    Start,
     /// The whole body is held (within the body limit and the process-wide budget of held bytes),
     /// may be patched, and is replayed to the upstream at every attempt.
     Whole,

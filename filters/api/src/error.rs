@@ -1,6 +1,7 @@
 //! The one error that crosses the filter interface.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -40,6 +41,8 @@ pub struct FilterError {
     pub status: Option<StatusCode>,
     /// After how long a retry makes sense; becomes `Retry-After` and `retry-after-ms`.
     pub retry_after: Option<Duration>,
+    /// Slugs that the client may use instead, most useful first; only for a used-up day. Words of a catalog.
+    pub available_fallbacks: Option<Arc<Vec<String>>>,
     /// Further headers of the answer (`WWW-Authenticate`, `Allow`).
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// What really happened, for the log.
@@ -56,6 +59,7 @@ impl FilterError {
             param: None,
             status: None,
             retry_after: None,
+            available_fallbacks: None,
             headers: Vec::new(),
             source: None,
         }
@@ -110,6 +114,13 @@ impl FilterError {
         self
     }
 
+    /// Names the slugs that may be used instead.
+    #[must_use]
+    pub fn available_fallbacks(mut self, slugs: Vec<String>) -> Self {
+        self.available_fallbacks = Some(Arc::new(slugs));
+        self
+    }
+
     /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -130,14 +141,14 @@ impl FilterError {
 impl axum::response::IntoResponse for FilterError {
     fn into_response(self) -> axum::response::Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        response.extensions_mut().insert(CarriedError(std::sync::Arc::new(std::sync::Mutex::new(Some(self)))));
+        response.extensions_mut().insert(CarriedError(Arc::new(std::sync::Mutex::new(Some(self)))));
         response
     }
 }
 
 /// A [`FilterError`] inside the extensions of an axum response; taken out by the bridge.
 #[derive(Clone, Debug)]
-pub struct CarriedError(std::sync::Arc<std::sync::Mutex<Option<FilterError>>>);
+pub struct CarriedError(Arc<std::sync::Mutex<Option<FilterError>>>);
 
 impl CarriedError {
     /// Takes the error; `None` when it was taken before.

@@ -131,13 +131,20 @@ pub trait Exchange: Send + Sync {
         Ok(Flow::Continue)
     }
 
-    /// For every piece of the body, as it arrives, when the filter needs `Chunks` or `Whole`.
-    /// Must not block: at most a linear look at the piece.
+    /// For every piece of the body, as it arrives and before an upstream gets it, when the filter needs `Chunks`,
+    /// `Start` or `Whole`. Must not block: at most a linear look at the piece.
     ///
     /// # Errors
     /// The body is refused; the rest of it is not read.
     fn request_chunk(&mut self, _chunk: &Bytes, _cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         Ok(())
+    }
+
+    /// On a route with need `Start`: whether the upstream can be chosen with what has been seen of the body. Asked
+    /// before the first piece and after each; once all filters have said so, `request_ready` runs. The pieces that
+    /// follow are still shown to [`Exchange::request_chunk`].
+    fn seen_enough(&self) -> bool {
+        true
     }
 
     /// Once, before the upstream is chosen or the endpoint runs. On a route with need `Whole` the body is

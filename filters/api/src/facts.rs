@@ -105,6 +105,96 @@ impl std::fmt::Debug for Principal {
     }
 }
 
+/// How streams are conducted for a tenant. Stated where a tenant wants something of its own; what is `None` is as for
+/// the whole process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamConduct {
+    /// After how many seconds of silence a comment is sent; 0: never.
+    pub heartbeat_seconds: Option<u64>,
+    /// Whether a stream tells what it cost.
+    pub cost_event: Option<bool>,
+}
+
+/// Limits over all tokens of the tenant. Stated with [`Principal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantLimits {
+    /// Tokens per minute in both directions; `None`: no limit, 0 refuses everything.
+    pub tokens_per_minute: Option<u64>,
+    /// Requests at the same time; `None`: no limit, 0 refuses everything.
+    pub max_in_flight: Option<u32>,
+    /// Share in the fair queue, 1 to 1000; default 1.
+    pub weight: u32,
+}
+
+impl Default for TenantLimits {
+    fn default() -> Self {
+        Self { tokens_per_minute: None, max_in_flight: None, weight: 1 }
+    }
+}
+
+/// The most that a model call may use, known before it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorstCase {
+    /// Bytes of the request body.
+    pub input_bytes: u64,
+    /// Tokens that may be written, over all choices.
+    pub output_tokens: u64,
+}
+
+impl WorstCase {
+    /// Tokens that are read at most: two bytes are rarely less than one.
+    #[must_use]
+    pub fn input_tokens(self) -> u64 {
+        self.input_bytes.div_ceil(2)
+    }
+
+    /// Tokens in both directions.
+    #[must_use]
+    pub fn tokens(self) -> u64 {
+        self.input_tokens().saturating_add(self.output_tokens)
+    }
+}
+
+/// Which additions to prompts the tenant has switched on. Stated with [`Principal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AugmentSwitches {
+    /// Notes about the user.
+    pub memory: bool,
+    /// Tools that the gateway runs itself.
+    pub server_tools: bool,
+    /// Prompts of tenant, scope and user.
+    pub system_prompt: bool,
+}
+
+impl Default for AugmentSwitches {
+    fn default() -> Self {
+        Self { memory: true, server_tools: true, system_prompt: true }
+    }
+}
+
+/// Whether the gateway adds something of one kind to a prompt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Augment {
+    /// No: the configuration of the tenant says so.
+    Disabled,
+    /// No: the request says so.
+    Off,
+    /// Yes.
+    #[default]
+    On,
+}
+
+/// What may be added to the prompt of this request, once request and tenant were asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Augmentation {
+    /// Notes about the user.
+    pub memory: Augment,
+    /// Tools that the gateway runs itself.
+    pub server_tools: Augment,
+    /// Prompts of tenant, scope and user.
+    pub system_prompt: Augment,
+}
+
 /// Tokens of a finished model call, as the upstream reported them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

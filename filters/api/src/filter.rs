@@ -117,7 +117,16 @@ impl BuildEnv {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, ambient: Ambient, data_dir: PathBuf, metrics: prometheus::Registry) -> Self {
         let health = Arc::new(HealthBoard::default());
-        Self { clock, ambient, data_dir, metrics, health, services: HashMap::new(), tasks: Vec::new(), endings: Vec::new() }
+        Self {
+            clock,
+            ambient,
+            data_dir,
+            metrics,
+            health,
+            services: HashMap::new(),
+            tasks: Vec::new(),
+            endings: Vec::new(),
+        }
     }
 
     /// Offers a service to the parts that are built later.
@@ -187,7 +196,7 @@ pub trait ServiceKind: 'static {
 pub trait FilterKind: 'static {
     /// Key in `routes[].filters`, metric label and log field.
     const NAME: &'static str;
-    /// Kinds that must stand before it on every route that lists it.
+    /// Kinds that must stand before it on every route that lists it; `a|b` means one of them.
     const AFTER: &'static [&'static str] = &[];
     /// File shape of its parameters; unknown keys refused. An entry without parameters is the default.
     type Config: DeserializeOwned + JsonSchema + Default;

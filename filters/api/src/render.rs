@@ -1,7 +1,7 @@
 //! How an error becomes a body: the trait is here, the dialects are in `wire`.
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::error::FilterError;
 
@@ -24,6 +24,11 @@ pub trait ErrorRenderer: Send + Sync + 'static {
 
     /// The event that ends a stream whose head has left already; `None` when the protocol has none.
     fn stream_event(&self, error: &FilterError, request_id: &str) -> Option<Bytes>;
+
+    /// A further header that carries the request id on every answer of the route, where the dialect has one.
+    fn request_id_header(&self) -> Option<HeaderName> {
+        None
+    }
 
     /// Status of a code, for metrics and logs.
     fn status(&self, error: &FilterError) -> StatusCode;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-use crate::body::Rope;
+use crate::body::{Patch, Rope};
 use crate::error::FilterError;
 use crate::exchange::ResponseHead;
 
@@ -80,7 +80,7 @@ pub struct AttemptTimeouts {
     pub total_once_begun: Duration,
 }
 
-/// Ordered upstreams for one request. Each is tried at most once.
+/// Ordered upstreams for one request. Each is tried once, and once more after [`Verdict::Again`].
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamPlan {
     /// In the order in which they are tried.
@@ -99,10 +99,27 @@ pub struct AttemptRequest {
     pub path: String,
     /// Allow-listed headers and the upstream's own credential.
     pub headers: HeaderMap,
-    /// The body, shared with all other attempts.
+    /// The body, shared with all other attempts; empty when it streams.
     pub body: Rope,
+    /// What changes in the body, ordered by start, without overlaps and without empty ranges; the places are those of
+    /// the body as it came. The way to change a body that streams.
+    pub patches: Vec<Patch>,
     /// Limits of this attempt.
     pub timeouts: AttemptTimeouts,
+    /// How the answer is kept alive while nothing of it comes; `None`: the client waits.
+    pub keep_alive: Option<KeepAlive>,
+}
+
+/// Keeps an answer alive of which nothing comes, in a protocol in which that can be said.
+#[derive(Debug)]
+pub struct KeepAlive {
+    /// How long after the arrival of the request the head leaves if none has; `None`: not before the answer does.
+    /// Attempts go on behind an early head; an error is then said in the body.
+    pub commit_after: Option<Duration>,
+    /// The head that leaves early.
+    pub head: ResponseHead,
+    /// What is sent, once the head has left, whenever nothing has been sent for so long.
+    pub heartbeat: Option<(Duration, Bytes)>,
 }
 
 /// Why an attempt gave no response.
@@ -141,6 +158,9 @@ pub enum AttemptResult<'a> {
 /// What to do with the result of an attempt.
 #[derive(Debug)]
 pub enum Verdict {
+    /// Try the same target once more, with what [`crate::Exchange::attempt`] makes of the request then. Granted once
+    /// per target, and only while the body is held; else the core answers as if there were no further target.
+    Again,
     /// Answer the client with this error.
     Fail(Box<FilterError>),
     /// Try the next target of the plan. Without one the core answers 502.

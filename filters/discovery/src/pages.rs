@@ -1,10 +1,12 @@
-//! `/api/version` and `/errors`.
+//! `/api/version` and `/errors`, and the pages of [`docs`].
 
 use axum::routing::get;
 use axum::{Json, Router};
 use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind};
 use dgx_gateway_wire::errors::catalog::catalog_json;
 use serde::Serialize;
+
+use crate::docs;
 
 /// The endpoint kind `pages`.
 pub struct Pages;
@@ -18,7 +20,9 @@ impl EndpointKind for Pages {
             let errors = errors.clone();
             async move { Json(errors) }
         };
-        Ok(Router::new().route("/api/version", get(|| async { Json(version()) })).route("/errors", get(errors)))
+        let pages =
+            Router::new().route("/api/version", get(|| async { Json(version()) })).route("/errors", get(errors));
+        Ok(pages.merge(docs::router()))
     }
 }
 

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::content::refusal_of_all;
+use crate::plain;
 
 /// Bodies up to this length are judged when they are complete, in the exact order of checks: reading the rest of them
 /// costs little. A longer one is refused at the first thing that no model takes, and the rest of it is not read.
@@ -29,8 +30,20 @@ pub enum Protocol {
     Chat,
     /// `prompt`.
     Completions,
+    /// `messages` in blocks, to be counted.
+    CountTokens,
     /// `input`, to be embedded.
     Embeddings,
+    /// `messages` in blocks, and `max_tokens`.
+    Messages,
+    /// `input`, to be answered.
+    Responses,
+    /// `prompt`, to be drawn.
+    Images,
+    /// `query` and `documents`.
+    Rerank,
+    /// `input` and `voice`.
+    Speech,
 }
 
 impl Protocol {
@@ -38,7 +51,12 @@ impl Protocol {
         match self {
             Self::Chat => request::Protocol::Chat,
             Self::Completions => request::Protocol::Completions,
+            Self::CountTokens | Self::Messages => request::Protocol::Messages,
             Self::Embeddings => request::Protocol::Embeddings,
+            Self::Responses => request::Protocol::Responses,
+            Self::Images => request::Protocol::Images,
+            Self::Rerank => request::Protocol::Rerank,
+            Self::Speech => request::Protocol::Speech,
         }
     }
 }
@@ -47,7 +65,8 @@ impl Protocol {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BodyConfig {
-    /// Form of the body: `chat` (default), `completions` or `embeddings`.
+    /// Form of the body: `chat` (default), `completions`, `count_tokens`, `embeddings`, `images`, `messages`, `rerank`,
+    /// `responses` or `speech`.
     pub protocol: Protocol,
 }
 
@@ -117,10 +136,10 @@ impl Exchange for BodyExchange {
         refused.map_or(Ok(()), Err)
     }
 
-    async fn request_ready(&mut self, _body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+    async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         if let Some(scanner) = self.scanner.take() {
             let scan = scanner.finish().map_err(|error| not_json(&error))?;
-            members(&scan, self.protocol)?;
+            members(&scan, self.protocol, body)?;
             cx.facts.insert(scan);
         }
         Ok(Flow::Continue)
@@ -163,7 +182,7 @@ fn unsupported<T>(message: &'static str, param: &'static str) -> Result<T, Filte
 }
 
 /// What every body of the protocol needs, in the order of the contract. Whether the model exists is not asked here.
-fn members(scan: &Scan, protocol: Protocol) -> Result<(), FilterError> {
+fn members(scan: &Scan, protocol: Protocol, body: &Rope) -> Result<(), FilterError> {
     if scan.user_id.is_some() {
         let message = "The member user_id is not allowed. Send the header SPASS-User-Id.";
         return Err(FilterError::client(ErrorCode::InvalidField, message).param("body.user_id"));
@@ -172,17 +191,38 @@ fn members(scan: &Scan, protocol: Protocol) -> Result<(), FilterError> {
     match protocol {
         Protocol::Chat => messages(scan)?,
         Protocol::Completions => required(scan.prompt.as_ref(), "prompt", &[Kind::String, Kind::Array])?,
-        Protocol::Embeddings => {
-            return required(
-                scan.input.as_ref(),
-                "input",
-                &[Kind::String, Kind::Array, Kind::Number, Kind::Object, Kind::Bool],
-            );
+        Protocol::CountTokens => messages(scan)?,
+        Protocol::Embeddings => return present(scan.input.as_ref(), "input"),
+        Protocol::Messages => {
+            messages(scan)?;
+            present(scan.max_tokens.as_ref(), "max_tokens")?;
         }
+        Protocol::Responses => responses(scan)?,
+        Protocol::Images => return plain::images(scan, body),
+        Protocol::Rerank => return plain::rerank(scan),
+        Protocol::Speech => return plain::speech(scan, body),
     }
     optional(scan.stream.as_ref(), "stream", Kind::Bool)?;
     optional(scan.stream_options.as_ref(), "stream_options", Kind::Object)?;
     optional(scan.tools.as_ref(), "tools", Kind::Array)
+}
+
+fn responses(scan: &Scan) -> Result<(), FilterError> {
+    required(scan.input.as_ref(), "input", &[Kind::String, Kind::Array])?;
+    // what an upstream keeps is not kept apart by tenant
+    let kept = [(&scan.previous_response_id, "previous_response_id"), (&scan.conversation, "conversation")];
+    for (member, name) in kept {
+        if member.as_ref().is_some_and(|member| member.kind != Kind::Null) {
+            let message = format!("{name} is not supported: nothing is kept between requests. Send the whole input.");
+            return Err(FilterError::client(ErrorCode::InvalidField, message).param(name));
+        }
+    }
+    optional(scan.background.as_ref(), "background", Kind::Bool)?;
+    if scan.background.as_ref().is_some_and(Member::is_true) {
+        let message = "background must be false: nothing is kept between requests.";
+        return Err(FilterError::client(ErrorCode::InvalidField, message).param("background"));
+    }
+    optional(scan.store.as_ref(), "store", Kind::Bool)
 }
 
 fn messages(scan: &Scan) -> Result<(), FilterError> {
@@ -204,7 +244,7 @@ fn message_error(finding: &Finding) -> Option<FilterError> {
     Some(FilterError::client(code, message).param(finding.param()))
 }
 
-fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Result<(), FilterError> {
+pub(crate) fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Result<(), FilterError> {
     match member {
         None => {
             Err(FilterError::client(ErrorCode::MissingField, format!("The member {name} is required.")).param(name))
@@ -215,6 +255,11 @@ fn required(member: Option<&Member>, name: &'static str, kinds: &[Kind]) -> Resu
     }
 }
 
+/// Of whatever kind; what it may be is checked with the model.
+fn present(member: Option<&Member>, name: &'static str) -> Result<(), FilterError> {
+    required(member, name, &[Kind::String, Kind::Array, Kind::Number, Kind::Object, Kind::Bool])
+}
+
 fn optional(member: Option<&Member>, name: &'static str, kind: Kind) -> Result<(), FilterError> {
     match member {
         Some(member) if member.kind != kind && member.kind != Kind::Null => Err(wrong_type(name)),
@@ -222,6 +267,10 @@ fn optional(member: Option<&Member>, name: &'static str, kind: Kind) -> Result<(
     }
 }
 
-fn wrong_type(name: &'static str) -> FilterError {
-    FilterError::client(ErrorCode::InvalidField, format!("The member {name} has the wrong type.")).param(name)
+pub(crate) fn wrong_type(name: &'static str) -> FilterError {
+    invalid(name, format!("The member {name} has the wrong type."))
+}
+
+pub(crate) fn invalid(name: &'static str, message: String) -> FilterError {
+    FilterError::client(ErrorCode::InvalidField, message).param(name)
 }

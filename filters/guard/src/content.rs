@@ -72,9 +72,9 @@ fn refusal(finding: &Finding, traits: ModelTraits) -> Option<FilterError> {
         P::ImagePart => (InvalidField, "This model takes no images."),
         P::ImageUrlMissing => (MissingField, "An image part needs a URL."),
         P::ImageUrlNotString => (InvalidField, "The URL of an image must be a string."),
-        P::ImageUrlRemote => (ImageUrlNotSupported, "Image URLs are not fetched. Send the image as a base64 data URI."),
+        P::ImageUrlRemote => (ImageUrlNotSupported, "Image URLs are not fetched. Send the image itself, in base64."),
         P::ImageDecode => {
-            (ImageDecodeError, "The image must be a data URI with a JPEG, PNG, WebP or GIF of the declared type.")
+            (ImageDecodeError, "The image must be a JPEG, PNG, WebP or GIF of the declared type, sent in base64.")
         }
         P::ImageBase64 => (
             ImageBase64Invalid,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::facts::Principal;
-use dgx_gateway_filter::services::AuthFailures;
+use dgx_gateway_filter::services::{AuthFailures, NotTolerated, Noted};
 use dgx_gateway_filter::{
     BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, async_trait,
 };
@@ -61,8 +61,25 @@ struct AuthenticateExchange(Arc<Gate>);
 #[async_trait]
 impl Exchange for AuthenticateExchange {
     async fn request_head(&mut self, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
-        self.0.admit(cx)?;
-        Ok(Flow::Continue)
+        match self.0.admit(cx) {
+            Ok(()) => Ok(Flow::Continue),
+            Err(Refusal::OfRequest(refusal)) => Err(*refusal),
+            Err(Refusal::OfSecret(refusal)) => Err(self.0.count_failure(*refusal, cx).await),
+        }
+    }
+}
+
+/// Why a request is not admitted. Boxed, since hardly any request meets one.
+enum Refusal {
+    /// The secret is right, something else is not.
+    OfRequest(Box<FilterError>),
+    /// A failure to authenticate.
+    OfSecret(Box<FilterError>),
+}
+
+impl From<FilterError> for Refusal {
+    fn from(refusal: FilterError) -> Self {
+        Self::OfRequest(Box::new(refusal))
     }
 }
 
@@ -76,9 +93,9 @@ struct Gate {
 
 impl Gate {
     /// Checks in the order of the specification; the first failing step answers.
-    fn admit(&self, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
+    fn admit(&self, cx: &mut ExchangeCx<'_>) -> Result<(), Refusal> {
         let catalog = self.tokens.catalog();
-        let known = self.authenticate(&catalog, cx).map_err(|refusal| self.count_failure(refusal, cx))?;
+        let known = self.authenticate(&catalog, cx).map_err(|refusal| Refusal::OfSecret(Box::new(refusal)))?;
         let tenant = tenant_choice::resolve(&cx.head.headers, &known.token, &catalog)?;
         if !known.token.is_usable_from(cx.client_ip()) {
             tracing::info!(
@@ -86,10 +103,15 @@ impl Gate {
                 request.id = &*cx.request.id,
                 "token used from a foreign address"
             );
-            return Err(refusal::foreign_address());
+            return Err(refusal::foreign_address().into());
         }
         cx.facts.insert(principal(known, tenant));
+        if let Some(streams) = tenant.defaults.streams() {
+            cx.facts.insert(streams);
+        }
+        cx.facts.insert(tenant.defaults.augment_switches());
         cx.facts.insert_shared(Arc::clone(&known.token));
+        cx.facts.insert_shared(Arc::clone(&tenant.limits));
         Ok(())
     }
 
@@ -108,10 +130,15 @@ impl Gate {
 
     /// Every 401 about the secret takes from the bucket of the client; an empty bucket turns it into a 429. Only
     /// refusals come here, so a valid secret from the same address is not affected.
-    fn count_failure(&self, refusal: FilterError, cx: &ExchangeCx<'_>) -> FilterError {
-        match self.failures.note(cx.client_ip()) {
+    async fn count_failure(&self, refusal: FilterError, cx: &ExchangeCx<'_>) -> FilterError {
+        let noted = match self.failures.note(cx.client_ip(), &cx.request.route) {
+            Noted::Now(noted) => noted,
+            Noted::Later(noted) => noted.await,
+        };
+        match noted {
             Ok(()) => refusal,
-            Err(wait) => refusal::too_many_failures(wait),
+            Err(NotTolerated::NotCounted(answer)) => *answer,
+            Err(NotTolerated::TooOften(wait)) => refusal::too_many_failures(wait),
         }
     }
 }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dgx_gateway_filter::facts::{AugmentSwitches, StreamConduct};
 use rust_decimal::Decimal;
+use serde_json::{Value, json};
 
+use crate::schema;
 use crate::yaml::{Node, Reader, Section};
 
 /// What the operator sets for a tenant; everything may be left out.
@@ -116,6 +119,31 @@ impl TenantDefaults {
         Some(defaults)
     }
 
+    /// How streams are conducted, if the operator has set something of it.
+    pub(crate) fn streams(&self) -> Option<StreamConduct> {
+        let heartbeat_seconds = match self.settings.get("stream_heartbeat_seconds") {
+            Some(Setting::Integer(seconds)) => Some(*seconds),
+            _ => None,
+        };
+        let cost_event = match self.settings.get("stream_cost_event") {
+            Some(Setting::Flag(wanted)) => Some(*wanted),
+            _ => None,
+        };
+        let conduct = StreamConduct { heartbeat_seconds, cost_event };
+        (conduct != StreamConduct::default()).then_some(conduct)
+    }
+
+    /// What may be added to prompts; everything, unless a key says false.
+    #[must_use]
+    pub fn augment_switches(&self) -> AugmentSwitches {
+        let is_on = |key| self.settings.get(key) != Some(&Setting::Flag(false));
+        AugmentSwitches {
+            memory: is_on("augment_memory"),
+            server_tools: is_on("augment_server_tools"),
+            system_prompt: is_on("augment_system_prompt"),
+        }
+    }
+
     /// The overlap of chunks is at most half of a chunk; the product's defaults are 64 of 512.
     fn check_overlap(&self, section: &Section, reader: &mut Reader<'_>) {
         let integer = |key, default| match self.settings.get(key) {
@@ -143,6 +171,19 @@ fn settings(section: &mut Section, reader: &mut Reader<'_>) -> BTreeMap<&'static
 }
 
 impl Kind {
+    fn schema(&self) -> Value {
+        match self {
+            Self::Decimal(..) => schema::decimal(),
+            Self::Domains => schema::with(schema::list(schema::word()), "maxItems", MAX_DOMAINS),
+            Self::Flag => schema::flag(),
+            Self::Integer(min, max) => schema::integer(*min, *max),
+            Self::Slug => schema::word(),
+            Self::SlugOrNull => schema::absent_or(schema::word()),
+            Self::Tools => schema::with(schema::list(schema::word()), "uniqueItems", true),
+            Self::Word(words) => json!({"anyOf": [{"enum": words}, {"type": "string", "pattern": "\\$\\{"}]}),
+        }
+    }
+
     fn read(&self, node: Node, reader: &mut Reader<'_>) -> Option<Setting> {
         match self {
             Self::Decimal(min, max) => {
@@ -161,6 +202,23 @@ impl Kind {
                 .map(|word| Setting::Text(word.into())),
         }
     }
+}
+
+/// The shape of `tenants[].defaults`.
+pub(crate) fn schema() -> Value {
+    let decimal = || schema::absent_or(schema::decimal());
+    let globs = || schema::absent_or(schema::list(schema::word()));
+    let flag = || schema::absent_or(schema::flag());
+    let own = [
+        ("cost_markup_factor", decimal()),
+        ("models_allowlist", globs()),
+        ("models_blacklist", globs()),
+        ("audit_user_id_pseudonymize", flag()),
+        ("c1_require_user_id_binding", flag()),
+    ];
+    let defaults = schema::mapping(&[], own.into_iter().chain(KEYS.iter().map(|(key, kind)| (*key, kind.schema()))));
+    let set = |name: &str| json!({"required": [name], "properties": {name: {"type": "array"}}});
+    schema::with(defaults, "not", json!({"allOf": [set("models_allowlist"), set("models_blacklist")]}))
 }
 
 fn domains(node: Node, reader: &mut Reader<'_>) -> Option<Setting> {

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `service`, [`config`] | the service behind `auth` and its settings |
 //! | `file`, `yaml`, `expand`, `locate` | reading `tokens.yaml` with all its problems at once |
+//! | `schema` | the shape of `tokens.yaml` for editors |
 //! | [`token`], [`tenant`], [`defaults`], [`scopes`] | what the file says, checked and typed |
 //! | [`catalog`], `bootstrap` | the tokens in use, and the one that is made when there is none |
 //! | [`edit`], [`tokens_file`], `random` | changing `tokens.yaml` for the command line: text, file, new secrets |
@@ -30,6 +31,7 @@ mod file;
 mod header;
 mod random;
 mod refusal;
+mod schema;
 pub mod scopes;
 mod service;
 pub mod tenant;
@@ -45,5 +47,6 @@ pub use self::access::{Access, AccessConfig, CheckedAccess, UserIdRule};
 pub use self::authenticate::{Authenticate, AuthenticateConfig};
 pub use self::catalog::{CheckedTokens, Tokens};
 pub use self::edit::NewToken;
+pub use self::schema::tokens_file_schema;
 pub use self::service::Service;
 pub use self::tokens_file::{EditError, Listed, TokensFile};

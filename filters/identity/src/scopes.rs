@@ -1,5 +1,7 @@
 //! Scopes, the patterns that stand for several of them, and the roles that hold them by default.
 
+use std::collections::BTreeSet;
+
 use dgx_gateway_filter::facts::Scopes;
 
 /// What a token is for; fixes its scopes unless the file changes them.
@@ -115,6 +117,15 @@ impl Scopes for ScopeSet {
     }
 }
 
+/// Every pattern that stands for a scope, for documents.
+pub(crate) fn patterns() -> BTreeSet<String> {
+    let above = |scope: &str| -> Vec<String> {
+        scope.match_indices(':').filter_map(|(at, _)| Some(format!("{}:*", scope.get(..at)?))).collect()
+    };
+    let all = SCOPES.iter().flat_map(|(scope, _)| above(scope).into_iter().chain([(*scope).to_owned()]));
+    all.chain(["*".to_owned()]).collect()
+}
+
 /// Whether there is such a scope. Patterns are none.
 pub(crate) fn is_known(scope: &str) -> bool {
     SCOPES.binary_search_by(|(known, _)| (*known).cmp(scope)).is_ok()
@@ -154,6 +165,13 @@ mod tests {
         let write = ScopeSet::of_pattern("system_prompts:write").unwrap();
         assert!(write.allow("system_prompts:write") && !write.allow("system_prompts:write:tenant"));
         assert!(!ScopeSet::of_pattern("tenant:*").unwrap().allow("tenant_config:read"));
+    }
+
+    #[test]
+    fn every_pattern_of_the_list_stands_for_something() {
+        let patterns = patterns();
+        assert!(patterns.contains("*") && patterns.contains("system_prompts:write:*"));
+        assert!(patterns.iter().all(|pattern| ScopeSet::of_pattern(pattern).is_some()), "{patterns:?}");
     }
 
     #[test]

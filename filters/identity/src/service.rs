@@ -12,7 +12,7 @@ use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
 use crate::catalog::{CheckedTokens, Tokens};
 use crate::config::Settings;
 use crate::file;
-use crate::tenant::TenantLimits;
+use crate::tenant::Tenant;
 
 /// Reads tokens and tenants and offers them as [`Tokens`].
 #[derive(Debug)]
@@ -47,10 +47,14 @@ impl ServiceKind for Service {
 
 /// An operator who writes a budget down believes that it holds.
 fn warn_of_what_does_not_hold_yet(checked: &CheckedTokens) {
-    for tenant in
-        checked.tenants.iter().filter(|tenant| !tenant.budgets.is_empty() || tenant.limits != TenantLimits::default())
-    {
-        tracing::warn!(tenant.id = %tenant.id, "budgets and limits of tenants are read but not enforced by this version");
+    let holds = |tenant: &Tenant| {
+        tenant.budgets.is_empty() && tenant.limits.max_in_flight.is_none() && tenant.limits.weight == 1
+    };
+    for tenant in checked.tenants.iter().filter(|tenant| !holds(tenant)) {
+        tracing::warn!(
+            tenant.id = %tenant.id,
+            "budgets, max_in_flight and weight of tenants are read but not enforced by this version"
+        );
     }
 }
 

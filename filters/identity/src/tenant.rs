@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dgx_gateway_filter::facts::TenantLimits;
 use rust_decimal::Decimal;
 
 use crate::defaults::{TenantDefaults, globs};
@@ -25,7 +26,7 @@ pub struct Tenant {
     /// Budgets, all of which hold.
     pub budgets: Vec<Budget>,
     /// Limits over all tokens of the tenant.
-    pub limits: TenantLimits,
+    pub limits: Arc<TenantLimits>,
 }
 
 /// What may be used up within a window.
@@ -74,23 +75,6 @@ pub enum BudgetMode {
     Warn,
 }
 
-/// Limits over all tokens of a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TenantLimits {
-    /// Tokens per minute in both directions; `None`: no limit, 0 refuses everything.
-    pub tokens_per_minute: Option<u64>,
-    /// Requests at the same time; `None`: no limit, 0 refuses everything.
-    pub max_in_flight: Option<u32>,
-    /// Share in the fair queue, 1 to 1000; default 1.
-    pub weight: u32,
-}
-
-impl Default for TenantLimits {
-    fn default() -> Self {
-        Self { tokens_per_minute: None, max_in_flight: None, weight: 1 }
-    }
-}
-
 impl Tenant {
     /// A tenant of which only the id is known.
     pub(crate) fn named(id: &str) -> Self {
@@ -99,7 +83,7 @@ impl Tenant {
             name: None,
             defaults: TenantDefaults::default(),
             budgets: Vec::new(),
-            limits: TenantLimits::default(),
+            limits: Arc::default(),
         }
     }
 
@@ -109,27 +93,25 @@ impl Tenant {
         let name = section.optional("name").and_then(|node| node.text(reader));
         let defaults = section.optional("defaults").and_then(|node| TenantDefaults::read(node, reader));
         let budgets = section.optional("budgets").and_then(|node| budgets(node, reader));
-        let limits = section.optional("limits").and_then(|node| TenantLimits::read(node, reader));
+        let limits = section.optional("limits").and_then(|node| limits(node, reader));
         section.finish(reader);
         Some(Self {
             id: id?,
             name,
             defaults: defaults.unwrap_or_default(),
             budgets: budgets.unwrap_or_default(),
-            limits: limits.unwrap_or_default(),
+            limits: limits.map(Arc::new).unwrap_or_default(),
         })
     }
 }
 
-impl TenantLimits {
-    fn read(node: Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let mut section = node.section(reader)?;
-        let tokens = section.optional("tokens_per_minute").and_then(|node| node.number(reader, 0, MAX_AMOUNT));
-        let in_flight = section.optional("max_in_flight").and_then(|node| node.number(reader, 0, 1_000_000));
-        let weight = section.optional("weight").and_then(|node| node.number(reader, 1, 1000));
-        section.finish(reader);
-        Some(Self { tokens_per_minute: tokens, max_in_flight: in_flight, weight: weight.unwrap_or(1) })
-    }
+fn limits(node: Node, reader: &mut Reader<'_>) -> Option<TenantLimits> {
+    let mut section = node.section(reader)?;
+    let tokens = section.optional("tokens_per_minute").and_then(|node| node.number(reader, 0, MAX_AMOUNT));
+    let in_flight = section.optional("max_in_flight").and_then(|node| node.number(reader, 0, 1_000_000));
+    let weight = section.optional("weight").and_then(|node| node.number(reader, 1, 1000));
+    section.finish(reader);
+    Some(TenantLimits { tokens_per_minute: tokens, max_in_flight: in_flight, weight: weight.unwrap_or(1) })
 }
 
 fn budgets(node: Node, reader: &mut Reader<'_>) -> Option<Vec<Budget>> {

@@ -9,7 +9,7 @@ use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::clock::{Clock, ManualClock};
 use dgx_gateway_filter::exchange::{ExchangeCx, RequestInfo};
 use dgx_gateway_filter::facts::{Facts, Principal};
-use dgx_gateway_filter::services::AuthFailures;
+use dgx_gateway_filter::services::{AuthFailures, NotTolerated, Noted};
 use dgx_gateway_filter::upstream::UpstreamPlan;
 use dgx_gateway_filter::{BuildEnv, FilterError, FilterKind, Flow, Problem, ServiceKind};
 use http::request::Builder;
@@ -19,6 +19,36 @@ use crate::{Service, file};
 
 /// 2026-05-16T12:00:00Z.
 pub(crate) const NOON: Duration = Duration::from_secs(1_778_932_800);
+
+/// The example of the specification.
+pub(crate) const EXAMPLE: &str = r#"
+version: 1
+tenants:
+  - id: acme
+    name: Acme Ltd
+    defaults: {cost_markup_factor: "1.20", models_allowlist: ["llama-4-scout", "claude-*", "nomic-embed"]}
+    budgets:
+      - {id: cloud-day, models: ["claude-*", "*-cloud*"], window: day, limit_eur: "25.00", mode: hard}
+      - {id: tokens-month, models: ["*"], window: month, limit_tokens: 50000000, mode: warn}
+    limits: {tokens_per_minute: 200000, max_in_flight: 32, weight: 1}
+tokens:
+  - id: acme-app
+    label: Acme web shop
+    role: user
+    bound_tenant: acme
+    secrets:
+      - {sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", expires_at: "2027-01-01T00:00:00Z"}
+    extra_scopes: ["billing:read"]
+    deny_scopes: ["rag:delete"]
+    constraints: {models: ["llama-4-scout*", "nomic-embed"], max_tokens: 4096, cidrs: ["198.51.100.0/24"]}
+    rate_limit: {per_second: 5, burst: 60}
+    rate_limit_bypass: false
+  - id: alice-laptop
+    role: user
+    bound_tenant: acme
+    default_user_id: alice
+    secrets: [{value: "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"}]
+"#;
 
 pub(crate) fn ambient(variables: &[(&str, &str)]) -> Ambient {
     Ambient::new(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
@@ -37,10 +67,11 @@ pub(crate) struct CountingFailures {
 }
 
 impl AuthFailures for CountingFailures {
-    fn note(&self, client: Option<IpAddr>) -> Result<(), Duration> {
+    fn note<'a>(&'a self, client: Option<IpAddr>, _route: &str) -> Noted<'a> {
         let mut clients = self.clients.lock().unwrap();
         clients.push(client);
-        if clients.len() <= self.tolerated { Ok(()) } else { Err(Duration::from_secs(2)) }
+        let tolerated = clients.len() <= self.tolerated;
+        Noted::Now(if tolerated { Ok(()) } else { Err(NotTolerated::TooOften(Duration::from_secs(2))) })
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use dgx_gateway_filter::services::AuthFailures;
+use dgx_gateway_filter::services::{AuthFailures, NotTolerated, Noted};
 
-use crate::address;
+use crate::bucket::Taken;
+use crate::buckets::{Answer, NotTaken, store_is_down};
 use crate::events::{LimitKind, RateLimited};
 use crate::state::Limits;
 
@@ -14,14 +14,26 @@ use crate::state::Limits;
 pub(crate) struct FailureLimit(pub(crate) Arc<Limits>);
 
 impl AuthFailures for FailureLimit {
-    fn note(&self, client: Option<IpAddr>) -> Result<(), Duration> {
-        let rate = self.0.settings().auth_failures;
-        let taken = self.0.failures.try_take(&address::key(client), 1, rate, self.0.clock.now());
-        taken.map(drop).map_err(|refused| {
-            let refusal = RateLimited { kind: LimitKind::Auth, tenant: None, token: None, request_id: None };
-            self.0.refusals.record(&refusal);
-            refused.wait
-        })
+    fn note<'a>(&'a self, client: Option<IpAddr>, route: &str) -> Noted<'a> {
+        let asked = self.0.asked_of(client, self.0.settings().auth_failures, route);
+        match self.0.failures.take(asked) {
+            Answer::Now(taken) => Noted::Now(self.tell(taken)),
+            Answer::Later(taken) => Noted::Later(Box::pin(async { self.tell(taken.await) })),
+        }
+    }
+}
+
+impl FailureLimit {
+    fn tell(&self, taken: Result<Taken, NotTaken>) -> Result<(), NotTolerated> {
+        match taken {
+            Ok(_) => Ok(()),
+            Err(NotTaken::Empty(refused)) => {
+                let refusal = RateLimited { kind: LimitKind::Auth, tenant: None, token: None, request_id: None };
+                self.0.refusals.record(&refusal);
+                Err(NotTolerated::TooOften(refused.wait))
+            }
+            Err(NotTaken::StoreDown) => Err(NotTolerated::NotCounted(Box::new(store_is_down()))),
+        }
     }
 }
 
@@ -32,19 +44,28 @@ mod tests {
     use super::*;
     use crate::testing::World;
 
+    /// The wait, where the failure is not tolerated.
+    fn note(failures: &Arc<dyn AuthFailures>, client: Option<IpAddr>) -> Option<Duration> {
+        match failures.note(client, "/v1/models") {
+            Noted::Now(Ok(())) => None,
+            Noted::Now(Err(NotTolerated::TooOften(wait))) => Some(wait),
+            _ => panic!("without a store it is known at once"),
+        }
+    }
+
     #[test]
     fn tolerates_ten_failures_at_once_and_one_more_every_two_seconds() {
         let world = World::new("{}");
         let failures = world.env.service::<Arc<dyn AuthFailures>>().unwrap();
         let client = Some("192.0.2.1".parse().unwrap());
         for _ in 0..10 {
-            assert_eq!(failures.note(client), Ok(()));
+            assert_eq!(note(&failures, client), None);
         }
-        assert_eq!(failures.note(client), Err(Duration::from_secs(2)));
+        assert_eq!(note(&failures, client), Some(Duration::from_secs(2)));
         world.clock.advance(Duration::from_secs(2));
-        assert_eq!(failures.note(client), Ok(()));
-        assert_eq!(failures.note(client), Err(Duration::from_secs(2)));
-        assert_eq!(failures.note(Some("192.0.2.2".parse().unwrap())), Ok(()));
+        assert_eq!(note(&failures, client), None);
+        assert_eq!(note(&failures, client), Some(Duration::from_secs(2)));
+        assert_eq!(note(&failures, Some("192.0.2.2".parse().unwrap())), None);
         assert_eq!(world.refused("(none)", "auth"), 2);
     }
 
@@ -52,7 +73,7 @@ mod tests {
     fn takes_rate_and_burst_from_the_settings() {
         let world = World::new(r#"{"limits": {"auth_failures": {"per_minute": 60, "burst": 1}}}"#);
         let failures = world.env.service::<Arc<dyn AuthFailures>>().unwrap();
-        assert_eq!(failures.note(None), Ok(()));
-        assert_eq!(failures.note(None), Err(Duration::from_secs(1)));
+        assert_eq!(note(&failures, None), None);
+        assert_eq!(note(&failures, None), Some(Duration::from_secs(1)));
     }
 }

@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 use crate::auth_failures::FailureLimit;
 use crate::bucket::Rate;
+use crate::failure::FailureRules;
+use crate::shared::StoreAddress;
 use crate::state::Limits;
 
 /// Refill per second that makes sense: from one request in eleven days to a million per second.
@@ -44,11 +46,16 @@ pub struct LimitSettings {
     pub per_second: f64,
     /// Requests that a bearer may send at once; 1 to 1000000. Default 30. `RATE_LIMIT_BURST` takes precedence.
     pub burst: u32,
-    /// Address of a store that several machines share. Default null: limits count per process.
-    pub store: Option<String>,
-    /// What happens when the shared store is down. Default `local_share`. Without effect while `store` is null.
+    /// URL of a Redis server whose buckets several processes share: `redis://[user:password@]host[:port][/database]`,
+    /// or `rediss://` with TLS. It is connected to in the background; a start does not wait for it. Default null:
+    /// limits count per process. `DGX_GATEWAY_REDIS_URL` takes precedence.
+    pub store: Option<StoreAddress>,
+    /// What happens while the shared store is down: `closed` refuses with 503, `local_share` lets each process count
+    /// for itself with its share of the limit. One value, or a mapping from path prefixes (whole segments of the
+    /// path of a route; the longest counts) to values; paths without one have `local_share`. Default `local_share`.
+    /// Without effect while `store` is null.
     pub on_store_failure: OnStoreFailure,
-    /// Machines that share the store, at least 1; `local_share` divides by it. Default 1.
+    /// Processes that share the store, 1 to 10000; `local_share` divides by it. Default 1.
     pub expected_replicas: u32,
     /// Longest wait in the fair queue in milliseconds, 1 to 3600000. Default 30000.
     pub queue_timeout_ms: u64,
@@ -115,6 +122,12 @@ pub struct CheckedLimits {
     pub auth_failures: Rate,
     /// Longest wait in the fair queue.
     pub queue_timeout: Duration,
+    /// Store of shared buckets; its URL is valid.
+    pub store: Option<StoreAddress>,
+    /// What holds while the store is down.
+    pub on_store_failure: FailureRules,
+    /// Processes that share the store.
+    pub expected_replicas: u32,
 }
 
 impl ServiceKind for Service {
@@ -136,7 +149,8 @@ impl ServiceKind for Service {
         in_range(&raw.auth_failures.burst, &BURST, "limits.auth_failures.burst", &mut problems);
         in_range(&raw.expected_replicas, &(1..=10_000), "limits.expected_replicas", &mut problems);
         in_range(&raw.queue_timeout_ms, &(1..=3_600_000), "limits.queue_timeout_ms", &mut problems);
-        check_store(&raw, ambient, &mut problems);
+        check_prefixes(&raw.on_store_failure, &mut problems);
+        let store = check_store(raw.store, ambient, &mut problems);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -144,6 +158,9 @@ impl ServiceKind for Service {
             requests: Rate::new(burst, per_second),
             auth_failures: Rate::per_minute(raw.auth_failures.burst, raw.auth_failures.per_minute),
             queue_timeout: Duration::from_millis(raw.queue_timeout_ms),
+            store,
+            on_store_failure: FailureRules::new(&raw.on_store_failure),
+            expected_replicas: raw.expected_replicas,
         })
     }
 
@@ -180,19 +197,32 @@ fn in_range<T: PartialOrd + Display>(value: &T, range: &RangeInclusive<T>, key: 
     }
 }
 
-fn check_store(raw: &LimitSettings, ambient: &Ambient, problems: &mut Vec<Problem>) {
-    const UNSUPPORTED: &str = "a shared store is not supported by this build; leave it out";
-    if raw.store.is_some() {
-        problems.push(Problem::at("limits.store", UNSUPPORTED));
-    }
-    if ambient.var("DGX_GATEWAY_REDIS_URL").is_some() {
-        problems.push(Problem::at("DGX_GATEWAY_REDIS_URL", UNSUPPORTED));
-    }
-    if let OnStoreFailure::ByPrefix(rules) = &raw.on_store_failure {
-        for prefix in rules.keys().filter(|prefix| !prefix.starts_with('/')) {
-            let key = format!("limits.on_store_failure.{prefix}");
-            problems.push(Problem::at(key, "a path prefix begins with /"));
+/// The store that counts. Its URL may hold a password, so no problem repeats it.
+fn check_store(
+    from_file: Option<StoreAddress>,
+    ambient: &Ambient,
+    problems: &mut Vec<Problem>,
+) -> Option<StoreAddress> {
+    const VARIABLE: &str = "DGX_GATEWAY_REDIS_URL";
+    let (store, key) = match ambient.secret(VARIABLE) {
+        Ok(None) => (from_file?, "limits.store"),
+        Ok(Some(url)) => (StoreAddress::new(url), VARIABLE),
+        Err(_) => {
+            problems.push(Problem::at(format!("{VARIABLE}_FILE"), "names a file that cannot be read"));
+            return None;
         }
+    };
+    if let Err(error) = store.client() {
+        problems.push(Problem::at(key, error.to_string()));
+    }
+    Some(store)
+}
+
+fn check_prefixes(rules: &OnStoreFailure, problems: &mut Vec<Problem>) {
+    let OnStoreFailure::ByPrefix(rules) = rules else { return };
+    for prefix in rules.keys().filter(|prefix| !prefix.starts_with('/')) {
+        let key = format!("limits.on_store_failure.{prefix}");
+        problems.push(Problem::at(key, "a path prefix begins with /"));
     }
 }
 

@@ -11,14 +11,17 @@ pub(crate) enum LimitKind {
     Public,
     /// Requests per bearer.
     Requests,
+    /// Tokens per minute and tenant.
+    Tokens,
 }
 
 impl LimitKind {
-    fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Auth => "auth",
             Self::Public => "public",
             Self::Requests => "requests",
+            Self::Tokens => "tokens",
         }
     }
 }

@@ -4,16 +4,33 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit-requests");
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining-requests");
-const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset-requests");
+/// The three headers of one limit.
+pub(crate) struct Names {
+    limit: HeaderName,
+    remaining: HeaderName,
+    reset: HeaderName,
+}
 
-/// Sets the three headers of the request limit.
-pub(crate) fn set(headers: &mut HeaderMap, limit: u32, remaining: u32, full_in: Duration) {
-    headers.insert(LIMIT, HeaderValue::from(limit));
-    headers.insert(REMAINING, HeaderValue::from(remaining));
+/// Of the request limit.
+pub(crate) const REQUESTS: Names = Names {
+    limit: HeaderName::from_static("x-ratelimit-limit-requests"),
+    remaining: HeaderName::from_static("x-ratelimit-remaining-requests"),
+    reset: HeaderName::from_static("x-ratelimit-reset-requests"),
+};
+
+/// Of the limit of tokens per minute.
+pub(crate) const TOKENS: Names = Names {
+    limit: HeaderName::from_static("x-ratelimit-limit-tokens"),
+    remaining: HeaderName::from_static("x-ratelimit-remaining-tokens"),
+    reset: HeaderName::from_static("x-ratelimit-reset-tokens"),
+};
+
+/// Sets the three headers of a limit.
+pub(crate) fn set(headers: &mut HeaderMap, names: Names, limit: u64, remaining: u64, full_in: Duration) {
+    headers.insert(names.limit, HeaderValue::from(limit));
+    headers.insert(names.remaining, HeaderValue::from(remaining));
     if let Ok(reset) = HeaderValue::try_from(reset_text(full_in)) {
-        headers.insert(RESET, reset);
+        headers.insert(names.reset, reset);
     }
 }
 

@@ -1,33 +1,47 @@
 //! How often a client may ask: exact token buckets per bearer and per client address.
 //!
 //! Owns the key `limits` of the configuration file, the buckets and the counter of refusals. Who a client is comes
-//! from the identity filter as a fact; money and tokens per minute are no concern of this crate yet.
+//! from the identity filter as a fact, what a model call may cost from the models filter; money is no concern of
+//! this crate.
 //!
-//! Both filters work in `request_head`, once per request, and never wait. They fail closed: without the facts they
-//! need, the request ends with an internal error.
+//! `limits` and `limits-public` work in `request_head`, once per request. `limits-tokens` reserves in
+//! `request_ready`, looks at what passes in `response_chunk` and settles in `finish`. Without a shared store nothing
+//! waits. All fail closed: without the facts they need, the request ends with an internal error. While a shared
+//! store is down, `limits.on_store_failure` decides.
 //!
 //! | Module | Holds |
 //! |---|---|
 //! | [`bucket`] | the arithmetic of one bucket and the bounded map of many |
-//! | [`config`] | the settings and the service behind them |
+//! | `buckets` | the buckets of one kind, in this process or shared |
+//! | `shared` | buckets in a store |
+//! | [`config`], `failure` | the settings and the service behind them; what holds while the store is down |
 //! | `state` | what the filters share: settings, buckets, metrics |
-//! | `requests`, `public_pages` | the two filter kinds |
+//! | `requests`, `public_pages`, `tokens` | the filter kinds |
+//! | `spent` | what a model call used, as far as it can be known |
 //! | `auth_failures` | the bucket that slows down who guesses secrets |
 //! | `address`, `headers`, `events` | keys of addresses, the response headers, what a refusal logs and counts |
 
 mod address;
 mod auth_failures;
 pub mod bucket;
+mod buckets;
 pub mod config;
 mod events;
+mod failure;
 mod headers;
 mod public_pages;
 mod requests;
+mod shared;
+mod spent;
 mod state;
 #[cfg(test)]
 mod testing;
+mod tokens;
 
 pub use self::config::Service;
+pub use self::failure::FailureRules;
 pub use self::public_pages::{PublicPages, PublicPagesConfig};
 pub use self::requests::{Requests, RequestsConfig};
+pub use self::shared::StoreAddress;
 pub use self::state::Limits;
+pub use self::tokens::{Tokens, TokensConfig};

@@ -8,8 +8,8 @@ use dgx_gateway_filter::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::address;
 use crate::bucket::Rate;
+use crate::buckets::{Answer, NotTaken, store_is_down};
 use crate::events::{LimitKind, RateLimited};
 use crate::state::Limits;
 
@@ -53,14 +53,21 @@ struct PublicPagesExchange(Arc<Limits>);
 #[async_trait]
 impl Exchange for PublicPagesExchange {
     async fn request_head(&mut self, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
-        let key = address::key(cx.client_ip());
-        let taken = self.0.public.try_take(&key, 1, Rate::new(BURST, PER_SECOND), self.0.clock.now());
-        taken.map(|_| Flow::Continue).map_err(|refused| {
-            let request_id = Some(&*cx.request.id);
-            self.0.refusals.record(&RateLimited { kind: LimitKind::Public, tenant: None, token: None, request_id });
-            let message = "Too many requests from this address. Wait for the time in Retry-After.";
-            FilterError::policy(ErrorCode::RateLimitExceeded, message).retry_after(refused.wait)
-        })
+        let asked = self.0.asked_of(cx.client_ip(), Rate::new(BURST, PER_SECOND), &cx.request.route);
+        let taken = match self.0.public.take(asked) {
+            Answer::Now(taken) => taken,
+            Answer::Later(taken) => taken.await,
+        };
+        match taken {
+            Ok(_) => Ok(Flow::Continue),
+            Err(NotTaken::Empty(refused)) => {
+                let request_id = Some(&*cx.request.id);
+                self.0.refusals.record(&RateLimited { kind: LimitKind::Public, tenant: None, token: None, request_id });
+                let message = "Too many requests from this address. Wait for the time in Retry-After.";
+                Err(FilterError::policy(ErrorCode::RateLimitExceeded, message).retry_after(refused.wait))
+            }
+            Err(NotTaken::StoreDown) => Err(store_is_down()),
+        }
     }
 }
 

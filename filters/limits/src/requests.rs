@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::bucket::{Rate, Refused, Taken};
+use crate::buckets::{Answer, NotTaken, store_is_down};
 use crate::events::{LimitKind, RateLimited};
 use crate::headers;
 use crate::state::Limits;
@@ -56,13 +57,18 @@ impl Exchange for RequestsExchange {
             return Ok(Flow::Continue);
         }
         let rate = principal.rate_limit.map_or_else(|| self.0.settings().requests, own_rate);
-        match self.0.requests.try_take(&principal.bearer_digest, 1, rate, self.0.clock.now()) {
+        let asked = self.0.asked(principal.bearer_digest, rate, &cx.request.route);
+        let taken = match self.0.requests.take(asked) {
+            Answer::Now(taken) => taken,
+            Answer::Later(taken) => taken.await,
+        };
+        match taken {
             Ok(Taken { remaining, full_in }) => {
-                headers::set(cx.reply_headers, rate.capacity(), remaining, full_in);
+                headers::set(cx.reply_headers, headers::REQUESTS, rate.capacity(), remaining, full_in);
                 Ok(Flow::Continue)
             }
-            Err(Refused { remaining, wait, full_in }) => {
-                headers::set(cx.reply_headers, rate.capacity(), remaining, full_in);
+            Err(NotTaken::Empty(Refused { remaining, wait, full_in })) => {
+                headers::set(cx.reply_headers, headers::REQUESTS, rate.capacity(), remaining, full_in);
                 self.0.refusals.record(&RateLimited {
                     kind: LimitKind::Requests,
                     tenant: Some(&principal.tenant_id),
@@ -72,6 +78,7 @@ impl Exchange for RequestsExchange {
                 let message = "The request limit of this token is reached. Wait for the time in Retry-After.";
                 Err(FilterError::policy(ErrorCode::RateLimitExceeded, message).retry_after(wait))
             }
+            Err(NotTaken::StoreDown) => Err(store_is_down()),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What the filters of this crate share.
+//! What the filters share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -7,52 +8,70 @@ use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::{BuildEnv, BuildError};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
-use crate::bucket::{BucketMap, MapMetrics};
+use crate::address;
+use crate::bucket::{BucketMap, Key, MapMetrics, Rate};
+use crate::buckets::{Asked, Buckets};
 use crate::config::CheckedLimits;
-use crate::events::Refusals;
+use crate::events::{LimitKind, Refusals};
+use crate::shared::SharedStore;
 
 /// Buckets of bearers. Only known tokens have one, so this is far above any real catalog (10,000 tokens). Full, the
-/// map takes about 15 MiB.
+/// map takes about 30 MiB.
 const MAX_BEARERS: usize = 131_072;
 
 /// Buckets of addresses, for failures and for public pages each. An attacker chooses the addresses: this bounds the
-/// memory to about 8 MiB each, and [`BucketMap`] says what happens beyond it.
+/// memory to about 15 MiB each, and [`BucketMap`] says what happens beyond it.
 const MAX_ADDRESSES: usize = 65_536;
 
+/// Buckets of tenants. Only tenants of the catalog have one.
+const MAX_TENANTS: usize = 65_536;
+
 /// Settings, buckets and metrics. Lives as long as the process: a reload swaps the settings, and no bucket starts
-/// anew because a file changed.
+/// anew because a file changed. The store stays the one of the start.
 pub struct Limits {
     settings: ArcSwap<CheckedLimits>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) requests: BucketMap,
-    pub(crate) failures: BucketMap,
-    pub(crate) public: BucketMap,
+    pub(crate) requests: Buckets,
+    pub(crate) tokens: Buckets,
+    pub(crate) failures: Buckets,
+    pub(crate) public: Buckets,
     pub(crate) refusals: Refusals,
 }
 
 impl Limits {
-    pub(crate) fn new(settings: CheckedLimits, env: &BuildEnv) -> Result<Self, BuildError> {
+    pub(crate) fn new(settings: CheckedLimits, env: &mut BuildEnv) -> Result<Self, BuildError> {
         let buckets = Opts::new("dgx_gateway_rate_limit_buckets", "Buckets held in memory; full ones are forgotten.");
         let buckets = IntGaugeVec::new(buckets, &["kind"])?;
-        let shared = Opts::new(
+        let overflow = Opts::new(
             "dgx_gateway_rate_limit_shared_takes_total",
             "Takes from a shared bucket, because the map of buckets was at its cap.",
         );
-        let shared = IntCounterVec::new(shared, &["kind"])?;
+        let overflow = IntCounterVec::new(overflow, &["kind"])?;
         env.metrics.register(Box::new(buckets.clone()))?;
-        env.metrics.register(Box::new(shared.clone()))?;
-        let map = |cap, kind| {
-            let shared_takes = shared.with_label_values(&[kind]);
-            let metrics = MapMetrics { buckets: buckets.with_label_values(&[kind]), shared_takes };
-            BucketMap::new(cap, env.clock.now(), metrics)
+        env.metrics.register(Box::new(overflow.clone()))?;
+        let refusals = Refusals::register(&env.metrics)?;
+        let store = match settings.store.clone() {
+            Some(address) => {
+                let client = address.client().map_err(|error| BuildError::Part(Box::new(error)))?;
+                Some(SharedStore::new(client, env)?)
+            }
+            None => None,
+        };
+        let now = env.clock.now();
+        let of_kind = |cap, kind: LimitKind| {
+            let label = [kind.label()];
+            let shared_takes = overflow.with_label_values(&label);
+            let metrics = MapMetrics { buckets: buckets.with_label_values(&label), shared_takes };
+            Buckets { kind, local: BucketMap::new(cap, now, metrics), shared: store.clone() }
         };
         Ok(Self {
             settings: ArcSwap::from_pointee(settings),
             clock: Arc::clone(&env.clock),
-            requests: map(MAX_BEARERS, "requests"),
-            failures: map(MAX_ADDRESSES, "auth"),
-            public: map(MAX_ADDRESSES, "public"),
-            refusals: Refusals::register(&env.metrics)?,
+            requests: of_kind(MAX_BEARERS, LimitKind::Requests),
+            tokens: of_kind(MAX_TENANTS, LimitKind::Tokens),
+            failures: of_kind(MAX_ADDRESSES, LimitKind::Auth),
+            public: of_kind(MAX_ADDRESSES, LimitKind::Public),
+            refusals,
         })
     }
 
@@ -63,6 +82,19 @@ impl Limits {
 
     pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<CheckedLimits>> {
         self.settings.load()
+    }
+
+    /// A question about the bucket of a key.
+    pub(crate) fn asked(&self, key: Key, rate: Rate, route: &str) -> Asked {
+        let settings = self.settings();
+        // without a store nobody asks what holds when it is down
+        let without_store = settings.on_store_failure.of(route);
+        Asked { key, rate, now: self.clock.now(), without_store, replicas: settings.expected_replicas }
+    }
+
+    /// A question about the bucket of a client address.
+    pub(crate) fn asked_of(&self, client: Option<IpAddr>, rate: Rate, route: &str) -> Asked {
+        self.asked(address::key(client), rate, route)
     }
 }
 

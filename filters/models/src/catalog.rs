@@ -3,10 +3,12 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`entry`] | one step of a route, with what is known of it right now |
+//! | `provider` | the slug that a provider selector means |
 //! | `read` | from the models file to models |
 //! | `slugs` | the names that a model and its route give |
 
 pub mod entry;
+mod provider;
 mod read;
 mod slugs;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::entry::Entry;
 pub(crate) use self::entry::ordered;
+pub use self::provider::NoProvider;
 pub(crate) use self::read::{Sources, discovered, discovered_entry, is_slug, read};
 use crate::backend::{Backend, Protocol};
 use crate::glob::matches;
@@ -42,6 +45,14 @@ pub enum ModelKind {
     Embedding,
     Image,
     Rerank,
+}
+
+impl Model {
+    /// Whether its type fits an endpoint. Chat models that draw fit the one for images, too.
+    fn fits(&self, protocol: Protocol) -> bool {
+        let draws = || self.about.modalities.output.iter().any(|kind| kind == "image");
+        self.kind.fits(protocol) || self.kind == ModelKind::Chat && protocol == Protocol::Images && draws()
+    }
 }
 
 impl ModelKind {
@@ -166,6 +177,8 @@ pub struct Slug {
     pub tenants: Vec<String>,
     /// What a further name stands for.
     pub target: Option<Target>,
+    /// Set when its tenants rely on just this model: the slugs that they are told of when its day is used up.
+    pub pinned: Option<Arc<[String]>>,
     /// For people.
     pub notes: Option<Arc<str>>,
 }
@@ -225,12 +238,21 @@ impl Catalog {
         self.slugs.iter().filter(|slug| slug.tier == Tier::Base).map(|slug| &slug.model)
     }
 
+    /// Whether there is such a slug, for whomever.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        self.by_id.contains_key(name)
+    }
+
     /// A slug, if this caller may know it.
     #[must_use]
     pub fn find(&self, name: &str, principal: Option<&Principal>) -> Option<&Arc<Slug>> {
         let by_name = |name: &str| self.by_id.get(name).and_then(|index| self.slugs.get(*index));
         // the older form of `-cloud-1`
-        let older = || by_name(&format!("{}-cloud-1", name.strip_suffix("-ollama")?));
+        let older = || {
+            let first_slot = by_name(&format!("{}-cloud-1", name.strip_suffix("-ollama")?));
+            first_slot.filter(|slug| slug.tier == Tier::CloudSlot)
+        };
         by_name(name).or_else(older).filter(|slug| slug.usable_by(principal))
     }
 
@@ -244,8 +266,7 @@ impl Catalog {
         principal: Option<&Principal>,
         protocol: Protocol,
     ) -> Result<(&Arc<Slug>, Vec<Arc<Entry>>), Unusable> {
-        let slug =
-            self.find(name, principal).filter(|slug| slug.model.kind.fits(protocol)).ok_or(Unusable::NotAvailable)?;
+        let slug = self.find(name, principal).filter(|slug| slug.model.fits(protocol)).ok_or(Unusable::NotAvailable)?;
         let speaks = |entry: &&Arc<Entry>| entry.backend.protocols.contains(&protocol);
         let entries: Vec<Arc<Entry>> = slug.entries.iter().filter(speaks).cloned().collect();
         if entries.is_empty() { Err(Unusable::NoBackend) } else { Ok((slug, entries)) }

@@ -45,6 +45,8 @@ pub(crate) fn usual(litellm_key: Option<String>, demo: bool) -> Vec<BackendFile>
         machine: None,
         cloud_slot: None,
         exact_tokens: None,
+        max_in_flight: None,
+        stt_modes: None,
     };
     let found = USUAL.map(|(id, kind, port)| file(id, kind, Some(format!("http://127.0.0.1:{port}/v1"))));
     found.into_iter().chain(demo.then(|| file("demo", BackendKind::Demo, None))).collect()
@@ -183,10 +185,12 @@ fn with_models(catalog: &Catalog, backend: &Arc<Backend>, found: &[Found]) -> Ca
     Catalog::new(slugs, catalog.listed.clone())
 }
 
-/// Model lists do not say what a model does; names of embedding models mostly do.
+/// Model lists do not say what a model does; names of embedding and rerank models mostly do.
 fn kind_of(id: &str) -> ModelKind {
     let id = id.to_ascii_lowercase();
-    if id.contains("embed") || id.contains("bge-") || id.contains("e5-") {
+    if id.contains("rerank") {
+        ModelKind::Rerank
+    } else if id.contains("embed") || id.contains("bge-") || id.contains("e5-") {
         ModelKind::Embedding
     } else {
         ModelKind::Chat
@@ -227,6 +231,19 @@ mod tests {
         let catalog = with_models(&catalog, litellm, &found(&["canned"]));
         assert_eq!(shape(&catalog), "m: vllm, canned: litellm");
         assert_eq!(shape(&with_models(&catalog, vllm, &[])), "canned: litellm");
+    }
+
+    #[test]
+    fn names_tell_what_a_model_does() {
+        for (id, kind) in [
+            ("nomic-embed-text", ModelKind::Embedding),
+            ("BAAI/bge-m3", ModelKind::Embedding),
+            ("BAAI/bge-reranker-v2-m3", ModelKind::Rerank),
+            ("Qwen3-Reranker-8B", ModelKind::Rerank),
+            ("llama-4-scout", ModelKind::Chat),
+        ] {
+            assert_eq!(kind_of(id), kind, "{id}");
+        }
     }
 
     #[test]

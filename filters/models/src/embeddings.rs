@@ -109,6 +109,21 @@ mod tests {
                 false,
                 Ok(r#"{"input":"a","encoding_format":"base64"}"#),
             ),
+            (
+                r#"{"input":"a","encoding_format":"bytes"}"#,
+                None,
+                false,
+                Ok(r#"{"input":"a","encoding_format":"bytes"}"#),
+            ),
+            (
+                r#"{"input":"a","encoding_format":"bytes_only"}"#,
+                None,
+                false,
+                Ok(r#"{"input":"a","encoding_format":"bytes_only"}"#),
+            ),
+            (r#"{"input":"a","encoding_format":5}"#, None, false, Err("invalid_field encoding_format")),
+            (r#"{"input":"a","dimensions":"768"}"#, Some(768), true, Err("invalid_field dimensions")),
+            (r#"{"input":[1,2,3]}"#, None, false, Ok(r#"{"input":[1,2,3],"encoding_format":"float"}"#)),
             (r#"{"input":"a","encoding_format":"hex"}"#, None, false, Err("invalid_field encoding_format")),
             (
                 r#"{"input":"a", "dimensions" : 768 , "encoding_format":"float"}"#,

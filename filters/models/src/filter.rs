@@ -4,45 +4,46 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dgx_gateway_filter::body::Patch;
-use dgx_gateway_filter::facts::{ModelChoice, ModelTraits, Principal, Subject, Usage};
-use dgx_gateway_filter::upstream::{AttemptFailure, AttemptRequest, AttemptResult, Verdict};
+use dgx_gateway_filter::facts::{ModelCall, ModelChoice, ModelTraits, Principal, StreamConduct, Subject, Usage};
+use dgx_gateway_filter::upstream::{AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
-    BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow,
-    Outcome, Problem, ResponseHead, Rope,
+    BodyNeed, BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow, Outcome,
+    Problem, ResponseHead, Rope,
 };
-use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body};
-use dgx_gateway_wire::request::{Member, Scan, patch};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use dgx_gateway_wire::answer::RewrittenBody;
+use dgx_gateway_wire::answer::StreamKind;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::applied::{Sent, announce};
-use crate::attempts::{Attempts, Came};
-use crate::backend::{Protocol, Running};
-use crate::catalog::{Entry, Model, Unusable, ordered};
-use crate::embeddings;
-use crate::judge;
-use crate::max_tokens::{Applied, Bounds};
-use crate::relay::Relay;
+use crate::applied::announce;
+use crate::attempts::Attempts;
+use crate::backend::{Domain, Protocol, Running};
+use crate::catalog::Entry;
+use crate::chosen::Chosen;
+use crate::cost::Account;
+use crate::count::CountFilter;
+use crate::dialect;
 use crate::service::Models;
-use crate::tokenize;
+use crate::sound::Sound;
+use crate::streaming;
+use crate::transcript::Streaming;
+use crate::verdict::tell_not_to_retry;
 
-/// Longest whole answer that is held: a thousand embeddings or a few images fit.
-const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
 const RESOLVED_MODEL: HeaderName = HeaderName::from_static("spass-resolved-model");
 const RESOLVED_BACKEND: HeaderName = HeaderName::from_static("spass-resolved-backend");
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 
 /// Parameters of a `models` entry.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteConfig {
-    /// What the backend has to speak: `chat` (default), `completions` or `embeddings`.
+    /// What the backend has to speak: `chat` (default), `completions`, `embeddings`, `images`, `messages`, `rerank`,
+    /// `responses`, `speech`, `transcription` or `translation`. The last two stand behind the filter `form`, the others
+    /// behind `body`.
     pub protocol: Protocol,
+    /// Whether the prompt is counted in place of an answer; for `messages` only. Default false.
+    pub count_tokens: bool,
 }
 
 /// The kind.
@@ -50,20 +51,38 @@ pub struct Route;
 
 impl FilterKind for Route {
     const NAME: &'static str = "models";
-    const AFTER: &'static [&'static str] = &["body"];
+    const AFTER: &'static [&'static str] = &["body|form"];
     type Config = RouteConfig;
-    type Checked = Protocol;
+    type Checked = Task;
 
-    fn check(raw: RouteConfig) -> Result<Protocol, Vec<Problem>> {
-        match raw.protocol {
-            Protocol::Chat | Protocol::Completions | Protocol::Embeddings => Ok(raw.protocol),
-            _ => Err(vec![Problem::at("protocol", "must be chat, completions or embeddings")]),
+    fn check(raw: RouteConfig) -> Result<Task, Vec<Problem>> {
+        match (raw.protocol, raw.count_tokens) {
+            (Protocol::Messages, true) => Ok(Task::Count),
+            (_, true) => Err(vec![Problem::at("count_tokens", "is for the protocol messages only")]),
+            (protocol, false) if protocol != Protocol::Tokenize => Ok(Task::Answer(protocol)),
+            _ => Err(vec![Problem::at(
+                "protocol",
+                "must be chat, completions, embeddings, images, messages, rerank, responses, speech, transcription or translation",
+            )]),
         }
     }
 
-    fn build(checked: Protocol, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
-        Ok(Arc::new(ModelsFilter { service: env.service::<Models>()?, protocol: checked }))
+    fn build(checked: Task, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
+        let service = env.service::<Models>()?;
+        Ok(match checked {
+            Task::Answer(protocol) => Arc::new(ModelsFilter { service, protocol }),
+            Task::Count => Arc::new(CountFilter::new(service)),
+        })
     }
+}
+
+/// What a route does with a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// It is answered in this dialect.
+    Answer(Protocol),
+    /// Its tokens are counted.
+    Count,
 }
 
 struct ModelsFilter {
@@ -73,7 +92,7 @@ struct ModelsFilter {
 
 impl Filter for ModelsFilter {
     fn body_need(&self) -> BodyNeed {
-        BodyNeed::Whole
+        if self.protocol.is_form() { BodyNeed::Start } else { BodyNeed::Whole }
     }
 
     fn begin(&self) -> Box<dyn Exchange> {
@@ -85,54 +104,49 @@ impl Filter for ModelsFilter {
             current: 0,
             told: false,
             running: None,
+            account: None,
+            tells_cost: None,
             answer: None,
             relay: None,
+            media_type: None,
+            sound: None,
         })
     }
 }
 
-/// What was chosen for a request, once.
-struct Chosen {
-    slug: Arc<str>,
-    model: Arc<Model>,
-    /// Name that the answer carries.
-    shown: Arc<str>,
-    entries: Vec<Arc<Entry>>,
-    scan: Arc<Scan>,
-    name: Member,
-    sent: Sent,
-    /// What changes in an embedding request, whoever serves it.
-    embeddings: Vec<Patch>,
-    token_ceiling: Option<u32>,
-    /// Prompt tokens as a backend counted them, and its name of the model.
-    exact: Option<(Arc<str>, u64)>,
-    stream: bool,
-    client_wants_usage: bool,
-}
-
-struct ModelsExchange {
-    service: Arc<Models>,
-    protocol: Protocol,
-    chosen: Option<Chosen>,
-    attempts: Attempts,
-    current: usize,
+/// One request.
+pub(crate) struct ModelsExchange {
+    pub(crate) service: Arc<Models>,
+    pub(crate) protocol: Protocol,
+    pub(crate) chosen: Option<Chosen>,
+    pub(crate) attempts: Attempts,
+    pub(crate) current: usize,
     /// The current attempt stands in `attempts`.
-    told: bool,
-    running: Option<Running>,
-    answer: Option<RewrittenBody>,
-    relay: Option<Relay>,
+    pub(crate) told: bool,
+    pub(crate) running: Option<Running>,
+    /// The account of the current attempt.
+    pub(crate) account: Option<Account>,
+    /// The kind of stream in which the cost is told.
+    pub(crate) tells_cost: Option<StreamKind>,
+    pub(crate) answer: Option<RewrittenBody>,
+    pub(crate) relay: Option<Streaming>,
+    /// What a transcript is, if it is no JSON.
+    pub(crate) media_type: Option<HeaderValue>,
+    pub(crate) sound: Option<Sound>,
 }
 
 #[async_trait]
 impl Exchange for ModelsExchange {
     async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
-        let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
-        let mut chosen = self.choose(scan, body, cx)?;
-        chosen.count_exactly(&self.service, body, self.protocol).await;
+        let mut chosen = Chosen::of(&self.service, self.protocol, body, cx)?;
+        chosen.count_exactly(&self.service, body).await;
+        cx.facts.insert(chosen.worst_case(body));
         cx.facts.insert(ModelChoice {
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),
             stream: chosen.stream,
+            prompt_estimate: chosen.prompt_estimate(),
+            may_cost: chosen.entries.iter().any(|entry| entry.backend.domain != Domain::Local),
         });
         cx.facts.insert(Subject(Arc::clone(&chosen.slug)));
         cx.facts.insert(ModelTraits {
@@ -152,21 +166,24 @@ impl Exchange for ModelsExchange {
         self.running = Some(entry.backend.enter());
         self.answer = None;
         self.relay = None;
+        self.media_type = None;
+        self.sound = None;
+        self.account = open_account(&self.service, chosen, entry, cx);
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
-        attempt.headers.insert(header::CONTENT_TYPE, JSON);
-        attempt
-            .headers
-            .insert(header::ACCEPT, if chosen.stream { HeaderValue::from_static("text/event-stream") } else { JSON });
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
         }
-        let (patches, applied) = chosen.patches(entry, self.protocol)?;
-        attempt.body = attempt.body.patched(&patches);
-        announce(applied, cx.reply_headers);
+        dialect::forward(self.protocol, &cx.head.headers, &mut attempt.headers);
+        announce(chosen.dress(self.protocol, entry, attempt)?, cx.reply_headers);
         if chosen.stream {
-            attempt.timeouts.first_byte = Some(entry.backend.first_byte_timeout);
-            attempt.timeouts.idle = Some(self.service.stream.idle);
-            attempt.timeouts.total_once_begun = self.service.stream.total.max(attempt.timeouts.total);
+            self.service.stream.limit(entry.backend.first_byte_timeout, &mut attempt.timeouts);
+            let conduct = cx.facts.get::<StreamConduct>().copied().unwrap_or_default();
+            attempt.keep_alive = Some(self.service.stream.keep_alive(conduct));
+            let wanted = conduct.cost_event.unwrap_or(self.service.stream.cost_event);
+            self.tells_cost = self.protocol.cost_event().filter(|_| wanted);
+        } else if chosen.is_recording() {
+            // whether a recording is answered with events may be said behind it
+            self.service.stream.let_go_on(&mut attempt.timeouts);
         }
         Ok(())
     }
@@ -181,7 +198,7 @@ impl Exchange for ModelsExchange {
             self.attempts.write(cx.reply_headers);
         }
         if let Verdict::Fail(_) = verdict
-            && self.attempts.len() >= cx.plan.targets.len()
+            && self.current + 1 >= cx.plan.targets.len()
         {
             tell_not_to_retry(&verdict, cx.reply_headers);
         }
@@ -190,14 +207,22 @@ impl Exchange for ModelsExchange {
 
     fn response_head(&mut self, head: &mut ResponseHead, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         let Some((chosen, entry)) = self.serving() else { return Ok(()) };
-        let mut headers = HeaderMap::with_capacity(8); // nothing of the upstream's headers passes
-        if self.relay.is_some() {
-            headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        // nothing of the upstream's headers passes
+        let mut headers = if let Some(relay) = &self.relay {
             head.length = None;
+            if let Streaming::Text(relay) = relay
+                && self.protocol == Protocol::Responses
+            {
+                *cx.renderer = Some(Arc::new(relay.errors()));
+            }
+            streaming::headers()
+        } else if let Some(sound) = &self.sound {
+            HeaderMap::from_iter([(header::CONTENT_TYPE, sound.content_type.clone())])
         } else {
-            headers.insert(header::CONTENT_TYPE, JSON);
+            HeaderMap::from_iter([(header::CONTENT_TYPE, self.media_type.clone().unwrap_or(JSON))])
+        };
+        if let (None, Some(account)) = (&self.relay, &self.account) {
+            account.tell(&mut headers);
         }
         for (name, value) in [(RESOLVED_MODEL, &entry.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -225,6 +250,8 @@ impl Exchange for ModelsExchange {
             if end && let Some(usage) = relay.usage() {
                 cx.facts.insert::<Usage>(usage);
             }
+        } else if let Some(sound) = &mut self.sound {
+            sound.pass(part.as_ref());
         } else if let Some(answer) = self.answer.take() {
             *part = Some(answer.body);
         }
@@ -236,237 +263,46 @@ impl Exchange for ModelsExchange {
     }
 }
 
-impl ModelsExchange {
-    fn choose(&self, scan: Arc<Scan>, body: &Rope, cx: &ExchangeCx<'_>) -> Result<Chosen, FilterError> {
-        let principal = cx.facts.get::<Principal>();
-        let name = scan.model.clone().ok_or_else(|| FilterError::internal("a body without a model passed"))?;
-        let slug = patch::read_string(body, &name).unwrap_or_default();
-        let catalog = self.service.catalog.load();
-        let (found, entries) = catalog.resolve(&slug, principal, self.protocol).map_err(refusal)?;
-        let model = &found.model;
-        let slug: Arc<str> = slug.into();
-        let embeddings = match self.protocol {
-            Protocol::Embeddings => embeddings::check(&scan, body, &model.embedding)?,
-            _ => Vec::new(),
-        };
-        Ok(Chosen {
-            shown: model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
-            model: Arc::clone(model),
-            embeddings,
-            entries: ordered(entries, self.service.clock.now()),
-            sent: Sent::read(&scan, body)?,
-            token_ceiling: principal.and_then(|principal| principal.max_tokens),
-            exact: None,
-            stream: self.protocol != Protocol::Embeddings && is_true(scan.stream.as_ref(), body),
-            client_wants_usage: is_true(scan.include_usage.as_ref(), body),
-            slug,
-            scan,
-            name,
-        })
-    }
+/// Opens the account of an attempt, and states it for the filter that books it.
+fn open_account(service: &Models, chosen: &Chosen, entry: &Entry, cx: &mut ExchangeCx<'_>) -> Option<Account> {
+    let tenant = Arc::clone(&cx.facts.get::<Principal>()?.tenant_id);
+    let call = ModelCall {
+        resolved_model: Arc::clone(&entry.alias),
+        backend_id: Arc::clone(&entry.backend.id),
+        backend_label: Arc::clone(&entry.backend.label),
+        upstream_model: Arc::clone(&entry.model),
+        local: entry.backend.domain == Domain::Local,
+        prompt_estimate: chosen.prompt_estimate(),
+    };
+    let account = Account::open(Arc::clone(service.pricing.as_ref()?), tenant, call);
+    cx.facts.insert_shared(Arc::clone(&account.call));
+    cx.facts.insert_shared(Arc::clone(&account.meter));
+    Some(account)
+}
 
-    fn serving(&self) -> Option<(&Chosen, &Arc<Entry>)> {
+impl ModelsExchange {
+    /// What was chosen, and the entry of the current attempt.
+    pub(crate) fn serving(&self) -> Option<(&Chosen, &Arc<Entry>)> {
         let chosen = self.chosen.as_ref()?;
         Some((chosen, chosen.entries.get(self.current)?))
     }
-
-    /// Notes what the current attempt came to.
-    fn came(&mut self, came: Came) {
-        let Some((chosen, entry)) = self.serving() else { return };
-        let label = Arc::clone(&entry.backend.label);
-        self.service.metrics.attempt(&label, &chosen.model.alias, came);
-        // a response that turned out to be of no use is still the one attempt that it was
-        if !std::mem::replace(&mut self.told, true) {
-            self.attempts.push(&label, came);
-        }
-    }
-
-    fn judge_head(&mut self, head: &ResponseHead) -> Verdict {
-        if let Some((_, entry)) = self.serving() {
-            entry.history.reached();
-            entry.backend.set_up(true);
-        }
-        if !head.status.is_success() {
-            return if judge::needs_body(head.status) {
-                Verdict::ReadBody { max_bytes: judge::MAX_ERROR_BYTES }
-            } else {
-                self.judge_status(head.status, &head.headers, &[])
-            };
-        }
-        let stream = self.chosen.as_ref().is_some_and(|chosen| chosen.stream);
-        if stream && is_event_stream(&head.headers) {
-            self.came(Came::Status(head.status.as_u16()));
-            if let Some((chosen, _)) = self.serving() {
-                self.relay = Some(Relay::new(Arc::clone(&chosen.shown), chosen.client_wants_usage));
-            }
-            return Verdict::Relay;
-        }
-        Verdict::ReadBody { max_bytes: MAX_ANSWER_BYTES }
-    }
-
-    fn judge_body(&mut self, head: &ResponseHead, body: &Bytes, complete: bool) -> Verdict {
-        if !head.status.is_success() {
-            return self.judge_status(head.status, &head.headers, body);
-        }
-        self.came(Came::Status(head.status.as_u16()));
-        let Some((chosen, _)) = self.serving() else { return Verdict::Next };
-        if !complete {
-            return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
-        }
-        match rewrite_body(body, &chosen.shown) {
-            Ok(_) if chosen.stream => self.next_or(|| judge::last_failure(AttemptFailure::Reset)),
-            Ok(answer) => {
-                self.answer = Some(answer);
-                Verdict::Relay
-            }
-            Err(error) => {
-                let status = error
-                    .status
-                    .and_then(|status| StatusCode::from_u16(status).ok())
-                    .unwrap_or(StatusCode::BAD_GATEWAY);
-                self.judge_meaning(status, &head.headers, body)
-            }
-        }
-    }
-
-    fn judge_status(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
-        self.came(Came::Status(status.as_u16()));
-        self.judge_meaning(status, headers, body)
-    }
-
-    fn judge_meaning(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
-        let Some((chosen, entry)) = self.serving() else { return Verdict::Next };
-        if matches!(status.as_u16(), 402 | 429) {
-            entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
-        }
-        tracing::debug!(
-            backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
-            "a backend refused"
-        );
-        let sanitizer = self.service.sanitizer.load();
-        match judge::status(status, headers, body, |body| sanitizer.message(body, &entry.model, &chosen.slug)) {
-            Verdict::Next => self.next_or(|| judge::last_status(status, headers)),
-            verdict => verdict,
-        }
-    }
-
-    fn judge_failure(&mut self, failure: AttemptFailure) -> Verdict {
-        // the attempt has been counted, and nothing brings another one
-        if let Some(relay) = self.relay.as_ref().filter(|relay| relay.left()) {
-            return if relay.complete() {
-                Verdict::Relay
-            } else {
-                Verdict::Fail(Box::new(judge::last_failure(failure)))
-            };
-        }
-        self.came(Came::Failed(failure));
-        if let Some((_, entry)) = self.serving()
-            && failure == AttemptFailure::Connect
-        {
-            entry.history.unreachable(self.service.clock.now());
-            entry.backend.set_up(false);
-        }
-        match judge::failure(failure) {
-            Verdict::Next => self.next_or(|| judge::last_failure(failure)),
-            verdict => verdict,
-        }
-    }
-
-    /// The next entry, or the answer when there is none left.
-    fn next_or(&self, last: impl FnOnce() -> FilterError) -> Verdict {
-        match &self.chosen {
-            Some(chosen) if self.current + 1 < chosen.entries.len() => Verdict::Next,
-            _ => Verdict::Fail(Box::new(last())),
-        }
-    }
 }
 
-impl Chosen {
-    /// Everything that changes in the body for one entry, in order.
-    fn patches(&self, entry: &Entry, protocol: Protocol) -> Result<(Vec<Patch>, Applied), FilterError> {
-        let left = self.left(entry)?;
-        let bounds = Bounds {
-            floor: self.model.min_max_tokens.max(entry.floor),
-            token_ceiling: self.token_ceiling,
-            model_ceiling: self.model.max_output_tokens,
-            left,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_answers_in_a_dialect_of_text_or_counts() {
+        use Protocol::{Chat, Messages, Rerank, Responses, Tokenize};
+        let checked = |protocol, count_tokens| {
+            Route::check(RouteConfig { protocol, count_tokens }).map_err(|problems| problems[0].key.clone())
         };
-        let (mut patches, applied) = match protocol {
-            Protocol::Embeddings => (self.embeddings.clone(), Applied::Unchanged),
-            _ => self.sent.patches(&self.scan, bounds),
-        };
-        if *entry.model != *self.slug {
-            let name = serde_json::to_string(&*entry.model).unwrap_or_default();
-            patches.push(patch::replace(&self.name, Bytes::from(name)));
+        for protocol in [Chat, Messages, Rerank, Responses] {
+            assert_eq!(checked(protocol, false), Ok(Task::Answer(protocol)));
         }
-        if self.stream && !self.client_wants_usage {
-            patches.push(self.ask_for_usage());
-        }
-        patches.sort_by_key(|patch| patch.range.start);
-        Ok((patches, applied))
-    }
-
-    /// Asks the first entry that counts exactly; one that does not answer costs one wait, not one per entry.
-    async fn count_exactly(&mut self, service: &Models, body: &Rope, protocol: Protocol) {
-        let Some(entry) = self.entries.iter().find(|entry| entry.backend.exact_tokens) else { return };
-        let count = tokenize::count(&service.client, entry, &self.scan, body, protocol).await;
-        self.exact = count.map(|count| (Arc::clone(&entry.model), count));
-    }
-
-    /// Tokens left in the context of an entry. With an exact count, too few of them are an error; with an
-    /// estimate the upstream decides.
-    fn left(&self, entry: &Entry) -> Result<Option<u64>, FilterError> {
-        let Some(window) = entry.max_model_len() else { return Ok(None) };
-        let exact = self.exact.as_ref().filter(|(model, _)| *model == entry.model).map(|(_, count)| *count);
-        let left = window.saturating_sub(exact.unwrap_or_else(|| self.scan.estimated_prompt_tokens()));
-        let floor = self.model.min_max_tokens.max(entry.floor).map_or(0, u64::from);
-        if exact.is_some() && left < floor.max(1) {
-            let message = format!("The prompt does not fit the context of this model: {window} tokens.");
-            return Err(FilterError::client(ErrorCode::ContextLengthExceeded, message).param("messages"));
-        }
-        Ok(Some(left))
-    }
-
-    /// The gateway always asks for usage; whether the client sees it is another matter.
-    fn ask_for_usage(&self) -> Patch {
-        const ASKED: &str = "\"include_usage\":true";
-        let scan = &self.scan;
-        match (&scan.include_usage, &scan.stream_options) {
-            (Some(member), _) => patch::replace(member, Bytes::from_static(b"true")),
-            (None, Some(options)) => patch::append_stream_option(scan, ASKED)
-                .unwrap_or_else(|| patch::replace(options, Bytes::from(format!("{{{ASKED}}}")))),
-            (None, None) => patch::append_member(scan, &format!("\"stream_options\":{{{ASKED}}}")),
-        }
-    }
-}
-
-fn refusal(unusable: Unusable) -> FilterError {
-    match unusable {
-        Unusable::NotAvailable => {
-            FilterError::client(ErrorCode::ModelNotInAllowlist, "This model is not available. See GET /v1/models.")
-                .param("model")
-        }
-        Unusable::NoBackend => {
-            FilterError::client(ErrorCode::InvalidField, "No backend of this model serves this endpoint.")
-                .param("model")
-        }
-    }
-}
-
-fn is_true(member: Option<&Member>, body: &Rope) -> bool {
-    member.is_some_and(|member| *body.read(member.value.clone()) == *b"true")
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
-}
-
-/// Everything was tried: a client that retries at once would only repeat it.
-fn tell_not_to_retry(verdict: &Verdict, headers: &mut HeaderMap) {
-    use ErrorCode::{UpstreamError, UpstreamTimeout, UpstreamUnavailable};
-    if let Verdict::Fail(error) = verdict
-        && matches!(error.code, UpstreamError | UpstreamTimeout | UpstreamUnavailable)
-    {
-        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        assert_eq!(checked(Messages, true), Ok(Task::Count));
+        assert_eq!(checked(Responses, true), Err("count_tokens".to_owned()));
+        assert_eq!(checked(Tokenize, false), Err("protocol".to_owned()));
     }
 }

@@ -6,6 +6,7 @@
 //!   [`ModelTraits`](dgx_gateway_filter::facts::ModelTraits), makes the plan of attempts, rewrites the request for
 //!   each of them, judges what comes back and rewrites the answer. Hooks: once per request, once per attempt, and
 //!   per piece of the answer.
+//!   With `count_tokens` it asks for a count instead of an answer, and estimates where no backend counts.
 //! - [`ListEndpoint`] (`models`) is `GET /v1/models` and `GET /v1/info`.
 //!
 //! When no backend answers, the filter refuses with the code of the last failure; it never invents an answer.
@@ -14,23 +15,36 @@ mod applied;
 mod attempts;
 mod backend;
 pub mod catalog;
+mod chosen;
+mod cost;
+mod count;
+mod daily_quota;
+mod dialect;
 pub mod discover;
+mod document;
 mod embeddings;
 mod endpoint;
 mod events;
 mod filter;
 mod glob;
+mod hidden;
 mod info;
 mod judge;
 mod max_tokens;
+mod recording;
 mod relay;
 mod service;
 mod settings;
+mod sound;
+mod streaming;
 mod tokenize;
+mod transcript;
+mod verdict;
+mod worst_case;
 
-pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running};
+pub use self::backend::{Backend, BackendKind, Domain, Protocol, Running, SttMode};
 pub use self::endpoint::ListEndpoint;
-pub use self::filter::{Route, RouteConfig};
+pub use self::filter::{Route, RouteConfig, Task};
 pub use self::service::{Checked, Models, Service};
 pub use self::settings::{
     AliasEntryFile, BackendEntryFile, BackendFile, CatalogFile, ConstraintsFile, EntryFile, LicenseFile,

@@ -45,10 +45,15 @@ impl Bounds {
     /// What is added when the client sent nothing: the ceiling of its token.
     pub(crate) fn absent(self) -> Option<u64> {
         let ceiling = u64::from(self.token_ceiling?);
-        Some(match self.apply(ceiling) {
-            Applied::Clamped(value) | Applied::Floored(value) => value,
-            Applied::Unchanged => ceiling,
-        })
+        Some(self.value(ceiling))
+    }
+
+    /// A value after all bounds.
+    pub(crate) fn value(self, value: u64) -> u64 {
+        match self.apply(value) {
+            Applied::Clamped(new) | Applied::Floored(new) => new,
+            Applied::Unchanged => value,
+        }
     }
 }
 

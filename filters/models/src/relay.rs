@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dgx_gateway_filter::facts::Usage;
+use dgx_gateway_filter::facts::{Report, Usage};
 use dgx_gateway_filter::{ErrorCode, FilterError};
-use dgx_gateway_wire::answer::{Choices, ChunkKind, Rules, later_usage, rewrite_chunk};
+use dgx_gateway_wire::answer::{Choices, Chunk, ChunkKind, Rules, Stamp, StreamKind, later_usage, rewrite_chunk};
+use dgx_gateway_wire::errors::envelope::Responses;
 use dgx_gateway_wire::sse::{Event, Framer, encode};
 
+use crate::cost::Account;
+use crate::dialect::StreamForm;
+
 /// Longest event that is passed on: an image in one event fits.
-const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
+pub(crate) const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 
 /// Most that is held before the first event that means something: as much as one event.
 const MAX_HELD_BYTES: usize = MAX_EVENT_BYTES;
@@ -19,6 +23,9 @@ pub(crate) struct Relay {
     framer: Framer,
     model: Arc<str>,
     client_wants_usage: bool,
+    form: StreamForm,
+    /// Says errors after what has left, where the events are numbered.
+    errors: Responses,
     /// Events before the first one that means something; they leave with it.
     held: BytesMut,
     begun: bool,
@@ -29,14 +36,22 @@ pub(crate) struct Relay {
     ended: Choices,
     done: bool,
     usage: Option<Usage>,
+    /// What all chunks of the stream have in common.
+    stamp: Stamp,
+    /// Where what is received is accounted.
+    account: Option<Account>,
+    /// How the cost is told, until it has been.
+    cost: Option<StreamKind>,
 }
 
 impl Relay {
-    pub(crate) fn new(model: Arc<str>, client_wants_usage: bool) -> Self {
+    pub(crate) fn new(model: Arc<str>, client_wants_usage: bool, form: StreamForm) -> Self {
         Self {
             framer: Framer::new(MAX_EVENT_BYTES),
             model,
             client_wants_usage,
+            form,
+            errors: Responses::default(),
             held: BytesMut::new(),
             begun: false,
             left: false,
@@ -45,7 +60,17 @@ impl Relay {
             ended: Choices::default(),
             done: false,
             usage: None,
+            stamp: Stamp::default(),
+            account: None,
+            cost: None,
         }
+    }
+
+    /// Accounts what is received. With a kind of stream the cost is told in it, too.
+    pub(crate) fn accounted(mut self, account: Option<Account>, cost: Option<StreamKind>) -> Self {
+        self.account = account;
+        self.cost = cost;
+        self
     }
 
     /// What the upstream reported so far.
@@ -53,14 +78,22 @@ impl Relay {
         self.usage
     }
 
+    /// What says an error in a stream of responses, with the number that is next.
+    pub(crate) fn errors(&self) -> Responses {
+        self.errors.clone()
+    }
+
     /// Something of it has left.
     pub(crate) fn left(&self) -> bool {
         self.left
     }
 
-    /// Nothing of the answer is missing: every choice has ended, or the marker came.
+    /// Nothing of the answer is missing: every choice has ended, or the marker or the last event came.
     pub(crate) fn complete(&self) -> bool {
-        self.done || self.finished && self.choices.within(self.ended)
+        match self.form {
+            StreamForm::Chunks => self.done || self.finished && self.choices.within(self.ended),
+            StreamForm::Events => self.finished,
+        }
     }
 
     /// Takes a piece and puts in its place what can leave. After an error the stream is of no use; what stands in
@@ -88,6 +121,7 @@ impl Relay {
             if !self.complete() {
                 return Err(unusable());
             }
+            self.tell_cost(out);
         }
         Ok(())
     }
@@ -99,7 +133,14 @@ impl Relay {
         let rules = Rules { model: &self.model, client_wants_usage: self.client_wants_usage };
         let rewritten = rewrite_chunk(&event.data, &rules);
         let chunk = rewritten.chunk;
+        if self.form == StreamForm::Events && (self.finished || chunk.kind == ChunkKind::Done) {
+            return Ok(()); // nothing follows the last event, and there is no marker
+        }
+        if chunk.failed && !self.begun {
+            return Err(unusable());
+        }
         self.usage = later_usage(self.usage, chunk.usage);
+        self.book(event, &chunk);
         // after the finish only usage and the marker may follow; some servers report usage on a chunk with an empty choice
         let after_finish = self.finished && chunk.choices.within(self.ended);
         self.choices = self.choices.and(chunk.choices);
@@ -115,6 +156,9 @@ impl Relay {
             }
             ChunkKind::Content | ChunkKind::Other | ChunkKind::UsageOnly => self.finished |= chunk.finished,
         }
+        if chunk.kind == ChunkKind::Done || after_finish && chunk.usage.is_some() {
+            self.tell_cost(out);
+        }
         let trails = after_finish && !chunk.semantic && !chunk.finished && chunk.kind != ChunkKind::Done;
         if rewritten.drop || trails && !(self.client_wants_usage && chunk.usage.is_some()) {
             return Ok(());
@@ -123,6 +167,7 @@ impl Relay {
             None => event.raw.clone(),
             Some(data) => encode(event.name.as_deref(), &data),
         };
+        self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
         if self.begun || chunk.semantic || chunk.finished || self.done {
             self.begun = true;
             out.push(self.held.split().freeze());
@@ -137,7 +182,30 @@ impl Relay {
     }
 }
 
-fn unusable() -> FilterError {
+impl Relay {
+    /// Notes what a chunk brings.
+    fn book(&mut self, event: &Event, chunk: &Chunk) {
+        let Some(account) = &self.account else { return };
+        account.meter.add_text(chunk.text_bytes);
+        if chunk.usage.is_some() || chunk.cost_usd.is_some() {
+            account.meter.report(Report { usage: self.usage, cost_usd: chunk.cost_usd.clone() });
+        }
+        if self.cost.is_some() && self.stamp.is_empty() {
+            self.stamp = Stamp::of_chunk(&event.data);
+        }
+    }
+
+    /// Tells the cost, once the answer is complete: behind its last chunk, and before usage and marker.
+    fn tell_cost(&mut self, out: &mut Out) {
+        if let (Some(account), Some(kind)) = (&self.account, self.cost.take()) {
+            self.begun = true;
+            out.push(self.held.split().freeze());
+            out.push(account.event(kind, &self.stamp, &self.model, self.client_wants_usage));
+        }
+    }
+}
+
+pub(crate) fn unusable() -> FilterError {
     FilterError::upstream(ErrorCode::UpstreamError, "The upstream broke off its answer.")
 }
 
@@ -169,6 +237,9 @@ impl Out {
 }
 
 #[cfg(test)]
+mod events_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -182,7 +253,7 @@ mod tests {
     );
 
     fn run(stream: &str, step: usize, usage: bool) -> Result<(String, Option<Usage>), FilterError> {
-        let mut relay = Relay::new("slug".into(), usage);
+        let mut relay = Relay::new("slug".into(), usage, StreamForm::Chunks);
         let mut out = Vec::new();
         for piece in stream.as_bytes().chunks(step) {
             let mut part = Some(Bytes::copy_from_slice(piece));
@@ -209,7 +280,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_the_first_event_that_means_something() {
-        let mut relay = Relay::new("slug".into(), false);
+        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
         let (role, _) = STREAM.split_at(
             STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap(),
         );
@@ -232,7 +303,7 @@ mod tests {
     fn events_before_an_error_in_the_same_piece_still_leave() {
         let (good, _) =
             STREAM.split_at(STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},").unwrap());
-        let mut relay = Relay::new("slug".into(), false);
+        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
         let mut part = Some(Bytes::from(format!("{good}data: {{\"error\":{{\"message\":\"x\"}}}}\n\n")));
         assert!(relay.pass(&mut part, false).is_err());
         assert_eq!(String::from_utf8(part.unwrap().to_vec()).unwrap().matches("data: ").count(), 2);
@@ -260,7 +331,7 @@ mod tests {
     fn what_is_held_before_the_first_content_has_a_limit() {
         let padding = "x".repeat(1024 * 1024);
         let event = format!("data: {{\"choices\":[],\"padding\":\"{padding}\"}}\n\n");
-        let mut relay = Relay::new("slug".into(), false);
+        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
         let taken = (0..64).take_while(|_| relay.pass(&mut Some(event.clone().into()), false).is_ok()).count();
         assert!((16..=MAX_HELD_BYTES / padding.len()).contains(&taken), "{taken} MiB");
     }

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
+use dgx_gateway_filter::services::Pricing;
 use dgx_gateway_filter::upstream::EmbeddedUpstreams;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
 use dgx_gateway_wire::errors::sanitize::Sanitizer;
@@ -17,17 +18,23 @@ use crate::catalog::{self, Catalog, Sources};
 use crate::discover;
 use crate::events::{BackendGauges, Metrics};
 use crate::settings::{BackendFile, CatalogFile, Settings};
+use crate::streaming::Streams;
 
 /// Default of `models_file`.
 const MODELS_FILE: &str = "conf/models.yaml";
+
+/// What a chat backend speaks, in one dialect or another.
+const TALKING: [Protocol; 3] = [Protocol::Chat, Protocol::Messages, Protocol::Responses];
 
 /// Everything the filter and the endpoint need.
 pub struct Models {
     /// The catalog as it is now.
     pub catalog: ArcSwap<Catalog>,
     pub(crate) sanitizer: ArcSwap<Sanitizer>,
-    pub(crate) stream: StreamLimits,
+    pub(crate) stream: Streams,
     pub(crate) metrics: Metrics,
+    /// Who knows what calls cost; without it nothing is told.
+    pub(crate) pricing: Option<Arc<dyn Pricing>>,
     pub(crate) clock: Arc<dyn Clock>,
     /// For looks and counts; cleartext only, no redirects, no proxy of the environment.
     pub(crate) client: reqwest::Client,
@@ -40,19 +47,12 @@ impl std::fmt::Debug for Models {
     }
 }
 
-/// Time limits of streams.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StreamLimits {
-    pub idle: Duration,
-    pub total: Duration,
-}
-
 /// Checked settings.
 pub struct Checked {
     backends: Vec<BackendFile>,
     models: CatalogFile,
     models_file: PathBuf,
-    stream: StreamLimits,
+    stream: Streams,
     litellm_key: Option<String>,
 }
 
@@ -75,7 +75,7 @@ impl ServiceKind for Service {
         let mut in_models = Vec::new();
         catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
         problems.extend(yaml::located(in_models, &models_file, &text));
-        let stream = stream(settings.stream, &mut problems);
+        let stream = Streams::check(settings.stream, ambient, &mut problems);
         if problems.is_empty() {
             let litellm_key =
                 ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
@@ -105,6 +105,7 @@ impl ServiceKind for Service {
             catalog: ArcSwap::from_pointee(Catalog::new(slugs, backends)),
             stream: checked.stream,
             metrics: Metrics::register(&env.metrics)?,
+            pricing: env.service::<Arc<dyn Pricing>>().ok().map(|pricing| Arc::clone(&pricing)),
             clock: Arc::clone(&env.clock),
             client: client().map_err(|error| BuildError::Part(Box::new(error)))?,
             looked_at: RwLock::new(None),
@@ -185,23 +186,12 @@ pub(crate) fn backends(
     built
 }
 
-fn stream(file: crate::settings::StreamFile, problems: &mut Vec<Problem>) -> StreamLimits {
-    for (key, value) in
-        [("stream.idle_timeout_seconds", file.idle_timeout_seconds), ("stream.max_seconds", file.max_seconds)]
-    {
-        if !(1..=86_400).contains(&value) {
-            problems.push(Problem::at(key, "must be 1 to 86400"));
-        }
-    }
-    StreamLimits { idle: Duration::from_secs(file.idle_timeout_seconds), total: Duration::from_secs(file.max_seconds) }
-}
-
 impl Models {
     fn chat_backends(&self) -> Vec<Arc<Backend>> {
         let catalog = self.catalog.load();
         let mut found: Vec<Arc<Backend>> = Vec::new();
         for entry in catalog.models().flat_map(|model| &model.route) {
-            if entry.backend.protocols.contains(&Protocol::Chat)
+            if entry.backend.protocols.iter().any(|protocol| TALKING.contains(protocol))
                 && !found.iter().any(|known| Arc::ptr_eq(known, &entry.backend))
             {
                 found.push(Arc::clone(&entry.backend));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{BackendKind, Domain, Protocol};
+use crate::backend::{BackendKind, Domain, Protocol, SttMode};
 use crate::catalog::ModelKind;
 
 /// The keys of the gateway file that this plug-in owns.
@@ -25,6 +25,10 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamFile {
+    /// When the head of a stream leaves although the model has said nothing, in seconds after the request came; 0: never
+    /// early; at most 86400. Default 30. Further backends are still tried behind it; an error is then said in the
+    /// stream.
+    pub commit_after_seconds: u64,
     /// Longest silence of an upstream inside a stream, in seconds; 1 to 86400. Default 120.
     pub idle_timeout_seconds: u64,
     /// Longest time of a whole stream, in seconds; 1 to 86400. Default 3600.
@@ -33,7 +37,7 @@ pub struct StreamFile {
 
 impl Default for StreamFile {
     fn default() -> Self {
-        Self { idle_timeout_seconds: 120, max_seconds: 3600 }
+        Self { commit_after_seconds: 30, idle_timeout_seconds: 120, max_seconds: 3600 }
     }
 }
 
@@ -53,6 +57,7 @@ pub struct BackendFile {
     pub base_url: Option<String>,
     /// Its credential.
     #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
     pub api_key: Option<String>,
     /// What it speaks. Default by kind.
     pub protocols: Option<Vec<Protocol>>,
@@ -66,6 +71,10 @@ pub struct BackendFile {
     pub enabled: Option<bool>,
     /// Whether its own count of prompt tokens replaces the estimate; needs the protocol `tokenize`. Default false.
     pub exact_tokens: Option<bool>,
+    /// Most requests at the same time, 0 to 100000; 0 is no limit. Accepted, without effect so far. Default 0.
+    pub max_in_flight: Option<u32>,
+    /// How it takes audio to transcribe: `continuous`, `chunked`, or both. Default `[continuous]`.
+    pub stt_modes: Option<Vec<SttMode>>,
     /// Machine it runs on: suffix of the slugs that are tied to it. Local backends only.
     pub machine: Option<String>,
     /// Number in `-cloud-<n>` slugs. Default by kind: ollama 1, openrouter 2, nvidia 3. Cloud backends only.
@@ -109,6 +118,14 @@ pub struct TenantAliasFile {
     pub target: String,
     /// Tenants that know the name. Elsewhere it is unknown.
     pub tenants: Vec<String>,
+    /// Whether the tenants rely on just this model, so that they are told when its provider's limit of a day is
+    /// reached. Default false.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Slugs that they are then told of, most useful first; those of the catalog that a caller may not use are left
+    /// out. Needs `pinned`.
+    #[serde(default)]
+    pub available_fallbacks: Vec<String>,
 }
 
 /// One model.

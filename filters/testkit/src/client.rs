@@ -7,7 +7,7 @@ mod http2;
 pub use h2::Reason;
 
 pub use self::http1::{RawClient, RawResponse};
-pub use self::http2::{H2Client, H2Exchange, H2Response};
+pub use self::http2::{H2Client, H2Exchange, H2Receiving, H2Response, H2Sending};
 
 /// Why a message could not be read from an HTTP/1.1 connection.
 #[derive(Debug, thiserror::Error)]

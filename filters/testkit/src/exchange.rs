@@ -153,6 +153,12 @@ impl ExchangeDriver {
         exchange.request_chunk(&chunk, &mut cx)
     }
 
+    /// Asks `seen_enough`.
+    #[must_use]
+    pub fn seen_enough(&self) -> bool {
+        self.exchange.seen_enough()
+    }
+
     /// Runs `request_ready`.
     ///
     /// # Errors
@@ -260,7 +266,9 @@ pub fn attempt_request(index: usize, path: &str, body: Rope) -> AttemptRequest {
         path: path.to_owned(),
         headers: HeaderMap::new(),
         body,
+        patches: Vec::new(),
         timeouts: AttemptTimeouts { first_byte: None, idle: None, total: AMPLE, total_once_begun: AMPLE },
+        keep_alive: None,
     }
 }
 

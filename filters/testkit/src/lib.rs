@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mock`] | an OpenAI-compatible upstream that misbehaves on demand, down to single bytes and resets |
 //! | [`client`] | HTTP/1.1 and HTTP/2 clients that show what is on the wire and can leave at any moment |
+//! | [`redis`] | a real Redis server, for what several processes share |
 //! | [`exchange`] | runs the hooks of one filter without a server |
 //!
 //! The program `mock-upstream` serves the mock to tests in other languages and to benchmarks.
@@ -12,5 +13,6 @@
 pub mod client;
 pub mod exchange;
 pub mod mock;
+pub mod redis;
 
 mod http1;

@@ -9,8 +9,10 @@
 //! The end of the client's stream counts as leaving, half-closed or not.
 
 mod answer;
+mod audio;
 mod behaviour;
 mod connection;
+mod dialects;
 mod gzip;
 mod http1;
 mod http2;

@@ -16,17 +16,21 @@ mod json;
 mod message;
 mod name;
 mod number;
+mod part;
 pub mod patch;
 mod path;
 mod recorder;
+mod rerank;
 mod run;
 mod scan;
+mod source;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use self::embedding::{InputSize, MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPUTS};
 pub use self::error::{ScanError, ScanErrorKind};
-pub use self::finding::{Finding, Location, MAX_FINDINGS, Problem};
+pub use self::finding::{Finding, Location, MAX_FINDINGS, PartPath, Problem};
 pub use self::json::{Kind, MAX_DEPTH};
+pub use self::rerank::{MAX_DOCUMENT_BYTES, MAX_DOCUMENTS};
 pub use self::scan::{Member, Protocol, Scan, Scanner};

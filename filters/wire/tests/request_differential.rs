@@ -12,7 +12,8 @@ use serde::Deserialize;
 use serde::de::{Error, MapAccess, Visitor};
 use serde_json::Value;
 
-const PROTOCOLS: [Protocol; 3] = [Protocol::Chat, Protocol::Completions, Protocol::Embeddings];
+const PROTOCOLS: [Protocol; 5] =
+    [Protocol::Chat, Protocol::Completions, Protocol::Embeddings, Protocol::Messages, Protocol::Responses];
 
 fn scan<'a>(protocol: Protocol, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Scan, ScanError> {
     let mut scanner = Scanner::new(protocol);
@@ -115,7 +116,7 @@ fn string() -> impl Strategy<Value = String> {
     prop_oneof![
         2 => prop::collection::vec(character(), 0..4).prop_map(|parts| format!("\"{}\"", parts.concat())),
         1 => select(vec![
-            "image_url", "text", "user", "http://x", "data:image/png;base64,iVBORw0KGgo=", "data:image/gif;base64,a", "{}",
+            "image_url", "image", "input_image", "base64", "url", "image/png", "iVBORw0KGgo=", "text", "user", "http://x", "data:image/png;base64,iVBORw0KGgo=", "data:image/gif;base64,a", "{}",
             r"{\u0022a\u0022:[1,2]}", r"[\n1e400]", "{",
         ])
         .prop_map(|text| format!("\"{text}\"")),
@@ -128,7 +129,7 @@ fn name() -> impl Strategy<Value = String> {
         2 => select(vec![
             "model", "m\\u006fdel", "messages", "stream", "stream_options", "include_usage", "tools", "max_tokens", "prompt",
             "input", "role", "content", "type", "text", "image_url", "url", "tool_calls", "function", "name", "arguments",
-            "parameters", "user_id",
+            "parameters", "user_id", "source", "data", "media_type", "system", "instructions", "output", "input_schema",
         ])
         .prop_map(|name| format!("\"{name}\"")),
     ]
@@ -171,6 +172,57 @@ fn request() -> impl Strategy<Value = String> {
         .prop_map(|(messages, input, options)| {
             format!(r#"{{"messages":{messages},"prompt":{input},"input":{input},"stream_options":{options},"tools":[{options}]}}"#)
         })
+}
+
+/// Bodies of messages and responses whose members stand where the scan looks for them.
+fn dialect_request() -> impl Strategy<Value = String> {
+    let source = prop_oneof![
+        3 => (string(), string(), string()).prop_map(|(kind, media, data)| format!(r#"{{"type":{kind},"media_type":{media},"data":{data}}}"#)),
+        1 => object(string()),
+        1 => value(),
+    ];
+    let block = prop_oneof![
+        3 => (string(), source, string()).prop_map(|(kind, source, text)| format!(r#"{{"source":{source},"image_url":{text},"type":{kind},"text":{text}}}"#)),
+        1 => value(),
+    ];
+    let holder = prop_oneof![
+        1 => (string(), array(block.clone()), value()).prop_map(|(kind, content, input)| format!(r#"{{"type":{kind},"content":{content},"input":{input}}}"#)),
+        2 => block,
+    ];
+    let message = prop_oneof![
+        5 => (array(holder), string(), string()).prop_map(|(content, role, text)| {
+            format!(r#"{{"content":{content},"output":{content},"role":{role},"arguments":{text}}}"#)
+        }),
+        1 => value(),
+    ];
+    (array(message), prop_oneof![string(), value()], value()).prop_map(|(messages, system, tool)| {
+        format!(r#"{{"system":{system},"messages":{messages},"input":{messages},"instructions":{system},"tools":[{{"input_schema":{tool}}}]}}"#)
+    })
+}
+
+/// What the scan has to count in a body: bytes of text and images.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counted {
+    text: u64,
+    images: usize,
+}
+
+/// A part or a text, as a tree, with what stands in it.
+fn content() -> impl Strategy<Value = (Value, u64, usize)> {
+    let text = "[a-zä\\\\\"\\n]{0,8}";
+    let len = |text: &str| text.len() as u64;
+    prop_oneof![
+        text.prop_map(move |text| (serde_json::json!({"type": "text", "text": text}), len(&text), 0)),
+        text.prop_map(move |text| (serde_json::json!(text), len(&text), 0)),
+        text.prop_map(|data| (serde_json::json!({"type": "image", "source": {"data": data, "type": "base64"}}), 0, 1)),
+        text.prop_map(|url| (serde_json::json!({"type": "input_image", "image_url": url}), 0, 1)),
+        (text, text).prop_map(move |(name, input)| {
+            let input = serde_json::json!({"q": input, "n": [1, 2]});
+            let written = input.to_string().len() as u64;
+            (serde_json::json!({"type": "tool_use", "id": "x", "name": name, "input": input}), len(&name) + written, 0)
+        }),
+        any::<i32>().prop_map(|other| (serde_json::json!({"type": "other", "number": other, "list": [null]}), 0, 0)),
+    ]
 }
 
 #[derive(Clone, Debug)]
@@ -244,8 +296,46 @@ proptest! {
     }
 
     #[test]
+    fn judges_requests_of_other_dialects_alike(body in dialect_request(), cuts in cuts()) {
+        check(body.as_bytes(), &cuts)?;
+    }
+
+    #[test]
+    fn counts_messages_as_a_tree_says(parts in prop::collection::vec(content(), 0..5), results in prop::collection::vec(content(), 0..4), system in "[a-zü]{0,9}") {
+        let is_block = |(part, ..): &&(Value, u64, usize)| part["type"] != "input_image";
+        let is_inner = |(part, ..): &&(Value, u64, usize)| part["type"] != "tool_use" && part["type"] != "input_image";
+        let (parts, results): (Vec<_>, Vec<_>) = (parts.iter().filter(is_block).collect(), results.iter().filter(is_inner).collect());
+        let tree = |parts: &[&(Value, u64, usize)]| parts.iter().map(|(part, ..)| part.clone()).collect::<Vec<Value>>();
+        let mut content = tree(&parts);
+        content.push(serde_json::json!({"type": "tool_result", "content": tree(&results)}));
+        let body = serde_json::json!({"system": system, "messages": [{"role": "user", "content": content}]}).to_string();
+        let all = || parts.iter().chain(&results);
+        let expected = Counted {
+            text: all().map(|(_, text, _)| text).sum::<u64>() + system.len() as u64,
+            images: all().map(|(_, _, images)| images).sum(),
+        };
+        let scan = scan(Protocol::Messages, body.as_bytes().chunks(7)).unwrap();
+        prop_assert_eq!(Counted { text: scan.prompt_text_bytes, images: scan.images }, expected, "{}", body);
+        prop_assert_eq!(scan.messages_count, 1);
+    }
+
+    #[test]
+    fn counts_items_as_a_tree_says(parts in prop::collection::vec(content(), 0..5), output in "[a-zü\"]{0,9}") {
+        let parts: Vec<_> = parts.iter().filter(|(part, ..)| part["type"] != "image" && part["type"] != "tool_use").collect();
+        let content: Vec<Value> = parts.iter().map(|(part, ..)| part.clone()).collect();
+        let body = serde_json::json!({"instructions": output, "input": [{"role": "user", "content": content}, {"output": output}]}).to_string();
+        let expected = Counted {
+            text: parts.iter().map(|(_, text, _)| text).sum::<u64>() + 2 * output.len() as u64,
+            images: parts.iter().map(|(_, _, images)| images).sum(),
+        };
+        let scan = scan(Protocol::Responses, body.as_bytes().chunks(7)).unwrap();
+        prop_assert_eq!(Counted { text: scan.prompt_text_bytes, images: scan.images }, expected, "{}", body);
+        prop_assert_eq!(scan.messages_count, 2);
+    }
+
+    #[test]
     fn judges_mutated_bodies_alike(
-        body in prop_oneof![object(value()), request()],
+        body in prop_oneof![object(value()), request(), dialect_request()],
         mutations in prop::collection::vec(mutation(), 1..4),
         cuts in cuts(),
     ) {

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -32,15 +33,20 @@ pub(crate) struct Caller {
 impl Stage {
     /// Hands requests over once they are complete.
     pub(crate) async fn open() -> Self {
-        Self::open_when(true).await
+        Self::open_when(true, false).await
     }
 
     /// Hands requests over as soon as their head is there; the test reads the body.
     pub(crate) async fn open_at_head() -> Self {
-        Self::open_when(false).await
+        Self::open_when(false, false).await
     }
 
-    async fn open_when(complete: bool) -> Self {
+    /// Hands over every request as soon as its head is there, `GET` included.
+    pub(crate) async fn open_for_all() -> Self {
+        Self::open_when(false, true).await
+    }
+
+    async fn open_when(complete: bool, all: bool) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, callers) = mpsc::channel(WAITING);
@@ -51,7 +57,7 @@ impl Stage {
                 tokio::spawn(async move {
                     let mut caller = Caller { stream, head: String::new(), body: Vec::new() };
                     while caller.read_head().await && (!complete || caller.read_body().await) {
-                        if !caller.head.starts_with("GET ") {
+                        if all || !caller.head.starts_with("GET ") {
                             return drop(sender.send(caller).await);
                         }
                         caller.write("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"data\":[]}").await;
@@ -147,6 +153,11 @@ impl Caller {
     /// The proper end of a stream of chunks.
     pub(crate) async fn end_chunks(&mut self) {
         self.write("0\r\n\r\n").await;
+    }
+
+    /// Both directions, so that two tasks can use them.
+    pub(crate) fn split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        self.stream.into_split()
     }
 
     /// Leaves with a reset.

@@ -4,7 +4,7 @@ import os
 
 for name in list(os.environ):
     # nothing of the caller's shell may lead a client elsewhere
-    if name.lower().endswith("_proxy") or name.startswith("OPENAI_"):
+    if name.lower().endswith("_proxy") or name.startswith(("ANTHROPIC_", "OPENAI_")):
         del os.environ[name]
 
 import pytest  # noqa: E402

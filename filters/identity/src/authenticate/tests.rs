@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use dgx_gateway_filter::facts::ClientIp;
+use dgx_gateway_filter::facts::{ClientIp, TenantLimits};
 use dgx_gateway_filter::{ErrorCode, ServiceKind};
 use http::Request;
 use http::header::WWW_AUTHENTICATE;
@@ -241,4 +241,41 @@ fn is_not_built_without_the_limit_of_failures() {
         BuildEnv::new(Arc::clone(&world.env.clock), world.env.ambient.clone(), dir, prometheus::Registry::new());
     crate::Service::build(read(TOKENS, &[]).unwrap(), &mut env).unwrap();
     assert!(matches!(Authenticate::build(AuthenticateConfig::default(), &env), Err(BuildError::MissingService(_))));
+}
+
+#[test]
+fn states_the_limits_of_the_tenant() {
+    let limits = "{tokens_per_minute: 5000, max_in_flight: 3, weight: 2}";
+    let mut world = World::new(&TOKENS.replace("{id: globex}", &format!("{{id: globex, limits: {limits}}}")));
+    try_in(&mut world, bearer("bound")).unwrap();
+    assert_eq!(world.facts.get(), Some(&TenantLimits::default()));
+    try_in(&mut world, bearer("full")).unwrap();
+    let stated = TenantLimits { tokens_per_minute: Some(5000), max_in_flight: Some(3), weight: 2 };
+    assert_eq!(world.facts.get(), Some(&stated));
+}
+
+/// Cannot count, and knows that only after a while.
+struct CannotCount;
+
+impl AuthFailures for CannotCount {
+    fn note<'a>(&'a self, _client: Option<std::net::IpAddr>, route: &str) -> Noted<'a> {
+        let message = format!("{route} is closed");
+        Noted::Later(Box::pin(async {
+            tokio::task::yield_now().await;
+            let answer = FilterError::policy(ErrorCode::ServiceOverloaded, message);
+            Err(NotTolerated::NotCounted(Box::new(answer)))
+        }))
+    }
+}
+
+#[test]
+fn a_failure_that_cannot_be_counted_has_the_answer_of_the_limits() {
+    let mut world = World::new(TOKENS);
+    let failures: Arc<dyn AuthFailures> = Arc::new(CannotCount);
+    world.env.provide(Arc::new(failures));
+    let refused = try_in(&mut world, bearer("unknown")).unwrap_err();
+    assert_eq!((seen(&refused), &*refused.message), (("service_overloaded", None), "/ is closed"));
+    try_in(&mut world, bearer("bound")).unwrap();
+    let foreign = try_in(&mut world, bearer("bound").header("spass-tenant-id", "globex")).unwrap_err();
+    assert_eq!(seen(&foreign), ("invalid_authorization", Some("headers.authorization")));
 }

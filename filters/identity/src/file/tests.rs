@@ -1,41 +1,12 @@
+use dgx_gateway_filter::facts::TenantLimits;
 use std::time::{Duration, SystemTime};
 
 use rust_decimal::Decimal;
 
 use super::*;
 use crate::defaults::Setting;
-use crate::tenant::{BudgetLimit, BudgetMode, TenantLimits, Window};
-use crate::testing::{self, ambient};
-
-/// The example of the specification.
-const EXAMPLE: &str = r#"
-version: 1
-tenants:
-  - id: acme
-    name: Acme Ltd
-    defaults: {cost_markup_factor: "1.20", models_allowlist: ["llama-4-scout", "claude-*", "nomic-embed"]}
-    budgets:
-      - {id: cloud-day, models: ["claude-*", "*-cloud*"], window: day, limit_eur: "25.00", mode: hard}
-      - {id: tokens-month, models: ["*"], window: month, limit_tokens: 50000000, mode: warn}
-    limits: {tokens_per_minute: 200000, max_in_flight: 32, weight: 1}
-tokens:
-  - id: acme-app
-    label: Acme web shop
-    role: user
-    bound_tenant: acme
-    secrets:
-      - {sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", expires_at: "2027-01-01T00:00:00Z"}
-    extra_scopes: ["billing:read"]
-    deny_scopes: ["rag:delete"]
-    constraints: {models: ["llama-4-scout*", "nomic-embed"], max_tokens: 4096, cidrs: ["198.51.100.0/24"]}
-    rate_limit: {per_second: 5, burst: 60}
-    rate_limit_bypass: false
-  - id: alice-laptop
-    role: user
-    bound_tenant: acme
-    default_user_id: alice
-    secrets: [{value: "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"}]
-"#;
+use crate::tenant::{BudgetLimit, BudgetMode, Window};
+use crate::testing::{self, EXAMPLE, ambient};
 
 fn problems(yaml: &str) -> Vec<String> {
     told(testing::read(yaml, &[]))
@@ -77,7 +48,7 @@ fn reads_the_example_of_the_specification() {
         ]
     );
     let limits = TenantLimits { tokens_per_minute: Some(200_000), max_in_flight: Some(32), weight: 1 };
-    assert_eq!(tenant.limits, limits);
+    assert_eq!(*tenant.limits, limits);
 
     let (app, secrets) = &checked.tokens[0];
     assert_eq!((app.role, app.bound_tenant.as_deref(), app.max_tokens), (Some(Role::User), Some("acme"), Some(4096)));

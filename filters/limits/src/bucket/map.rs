@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{Bucket, MICROS, Micros, Rate, Refused, Taken};
+use super::{Bucket, MICROS, Micros, Rate, Refused, Taken, Ticket};
 
 /// Key of a bucket: a digest, or an address spread over its bytes.
 pub type Key = [u8; 32];
@@ -50,6 +50,8 @@ struct Shard {
     shared: Option<Bucket>,
     sweep_at_len: usize,
     swept_at_cap: Option<Micros>,
+    /// Buckets made so far.
+    births: u64,
 }
 
 impl BucketMap {
@@ -75,35 +77,66 @@ impl BucketMap {
     ///
     /// # Errors
     /// The bucket holds less; nothing is taken.
-    pub fn try_take(&self, key: &Key, units: u32, rate: Rate, now: Instant) -> Result<Taken, Refused> {
+    pub fn try_take(&self, key: &Key, units: u64, rate: Rate, now: Instant) -> Result<Taken, Refused> {
+        self.with_bucket(key, rate, now, |bucket, now| bucket.try_take(units, rate, now))
+    }
+
+    /// Takes `units` that may come back: [`Self::settle`] has to follow.
+    ///
+    /// # Errors
+    /// The bucket holds less; nothing is taken.
+    pub fn try_reserve(&self, key: &Key, units: u64, rate: Rate, now: Instant) -> Result<(Taken, Ticket), Refused> {
+        self.with_bucket(key, rate, now, |bucket, now| bucket.try_reserve(units, rate, now))
+    }
+
+    /// Ends a reservation of which `used` units were used.
+    pub fn settle(&self, key: &Key, ticket: Ticket, used: u64, rate: Rate, now: Instant) {
+        self.with_bucket(key, rate, now, |bucket, now| bucket.settle(ticket, used, rate, now));
+    }
+
+    /// Forgets a bucket, as it happens to one that is full.
+    #[cfg(test)]
+    pub(crate) fn forget(&self, key: &Key) {
+        for shard in &self.shards {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).buckets.remove(key);
+        }
+    }
+
+    fn with_bucket<T>(&self, key: &Key, rate: Rate, now: Instant, act: impl FnOnce(&mut Bucket, Micros) -> T) -> T {
         let now = Micros::try_from(now.saturating_duration_since(self.origin).as_micros()).unwrap_or(Micros::MAX);
         let shards = u64::try_from(self.shards.len()).unwrap_or(1).max(1);
         let index = usize::try_from(self.hasher.hash_one(key) % shards).unwrap_or(0);
         let Some(shard) = self.shards.get(index) else {
-            return Bucket::full(rate, now).try_take(units, rate, now);
+            return act(&mut Bucket::full(rate, 0, now), now);
         };
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = shard.buckets.get_mut(key) {
-            return bucket.try_take(units, rate, now);
+            return act(bucket, now);
         }
         let before = shard.buckets.len();
         shard.make_room(self.cap_per_shard, now);
-        let taken = if shard.buckets.len() < self.cap_per_shard {
+        let result = if shard.buckets.len() < self.cap_per_shard {
             let mut bucket = shard.first_bucket(rate, now);
-            let taken = bucket.try_take(units, rate, now);
+            let result = act(&mut bucket, now);
             shard.buckets.insert(*key, bucket);
-            taken
+            result
         } else {
             self.metrics.shared_takes.inc();
-            shard.shared.get_or_insert_with(|| Bucket::full(rate, now)).try_take(units, rate, now)
+            let born = shard.birth();
+            act(shard.shared.get_or_insert_with(|| Bucket::full(rate, born, now)), now)
         };
         let (before, after) = (i64::try_from(before).unwrap_or(0), i64::try_from(shard.buckets.len()).unwrap_or(0));
         self.metrics.buckets.add(after - before);
-        taken
+        result
     }
 }
 
 impl Shard {
+    fn birth(&mut self) -> u64 {
+        self.births = self.births.wrapping_add(1);
+        self.births
+    }
+
     /// What a key begins with: a full bucket, or a copy of the shared one while that still remembers takes of keys
     /// that had no bucket of their own.
     fn first_bucket(&mut self, rate: Rate, now: Micros) -> Bucket {
@@ -114,7 +147,7 @@ impl Shard {
             }
         }
         self.shared = None;
-        Bucket::full(rate, now)
+        Bucket::full(rate, self.birth(), now)
     }
 
     /// Forgets full buckets when the shard has doubled since the last time, or stands at its cap. So the cost per

@@ -170,7 +170,7 @@ fn odd_numbers_of_a_configuration_still_make_a_bucket() {
 }
 
 /// Lets `threads` threads take at the same instants and returns how many units each instant admitted.
-fn admitted_per_step(rate: Rate, steps: &[Duration], threads: usize, tries: u32) -> Vec<u32> {
+fn admitted_per_step(rate: Rate, steps: &[Duration], threads: usize, tries: u64) -> Vec<u64> {
     let start = Instant::now();
     let (map, barrier) = (new_map(100, start), Barrier::new(threads));
     let worker = || {
@@ -180,33 +180,235 @@ fn admitted_per_step(rate: Rate, steps: &[Duration], threads: usize, tries: u32)
             .map(|step| {
                 now += *step;
                 barrier.wait();
-                (0..tries).map(|_| u32::from(map.try_take(&ALICE, 1, rate, now).is_ok())).sum::<u32>()
+                (0..tries).map(|_| u64::from(map.try_take(&ALICE, 1, rate, now).is_ok())).sum::<u64>()
             })
             .collect::<Vec<_>>()
     };
-    let per_thread: Vec<Vec<u32>> = thread::scope(|scope| {
+    let per_thread: Vec<Vec<u64>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
     (0..steps.len()).map(|step| per_thread.iter().map(|counts| counts[step]).sum()).collect()
 }
 
+#[test]
+fn a_rate_of_tokens_holds_a_minute() {
+    assert_eq!(Rate::tokens_per_minute(60), Rate::new(60, 1.0));
+    assert_eq!(Rate::tokens_per_minute(1), Rate { capacity: 1, micro_units_per_second: 16_667 });
+    let most = Rate::tokens_per_minute(MAX_TOKENS_PER_MINUTE);
+    assert_eq!(most.capacity(), MAX_TOKENS_PER_MINUTE);
+    assert_eq!(Rate::tokens_per_minute(MAX_TOKENS_PER_MINUTE + 1), most);
+    assert_eq!(Rate::tokens_per_minute(u64::MAX), most);
+}
+
+#[test]
+fn a_share_of_a_limit_is_at_least_one() {
+    assert_eq!(Rate::new(60, 3.0).share(3), Rate::new(20, 1.0));
+    assert_eq!(Rate::new(2, 0.000_001).share(3), Rate { capacity: 1, micro_units_per_second: 1 });
+    assert_eq!(Rate::new(60, 3.0).share(0), Rate::new(60, 3.0));
+}
+
+#[test]
+fn what_was_not_used_comes_back_and_what_was_used_beyond_is_taken() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    let rate = Rate::new(1000, 10.0);
+    let level = || map.try_take(&ALICE, 0, rate, start).map(|taken| taken.remaining).unwrap();
+    for (used, left) in [(0, 1000), (400, 600), (600, 0)] {
+        let (taken, ticket) = map.try_reserve(&ALICE, 500, rate, start).unwrap();
+        assert_eq!(taken.remaining, level());
+        map.settle(&ALICE, ticket, used, rate, start);
+        assert_eq!(level(), left, "{used}");
+    }
+}
+
+#[test]
+fn a_debt_is_paid_back_by_the_refill_and_is_at_most_an_hour() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    let rate = Rate::tokens_per_minute(60);
+    let (_, ticket) = map.try_reserve(&ALICE, 60, rate, start).unwrap();
+    map.settle(&ALICE, ticket, 90, rate, start);
+    let refused = map.try_take(&ALICE, 1, rate, start).unwrap_err();
+    let in_debt = Refused { remaining: 0, wait: millis(31_000), full_in: millis(90_000) };
+    assert_eq!(refused, in_debt);
+    assert!(map.try_take(&ALICE, 1, rate, start + millis(31_000)).is_ok());
+
+    let (_, ticket) = map.try_reserve(&key(2), 1, rate, start).unwrap();
+    map.settle(&key(2), ticket, u64::MAX, rate, start);
+    let full_in = map.try_take(&key(2), 1, rate, start).unwrap_err().full_in;
+    assert_eq!(full_in, Duration::from_secs(3601));
+    map.settle(&key(2), Ticket { units: 0, ..ticket }, u64::MAX, rate, start);
+    let full_in = map.try_take(&key(2), 1, rate, start).unwrap_err().full_in;
+    assert_eq!(full_in, Duration::from_secs(3660), "an hour until it is empty, a minute until it is full");
+}
+
+#[test]
+fn what_the_refill_has_replaced_does_not_come_back_a_second_time() {
+    let start = Instant::now();
+    let map = new_map(10, start);
+    let rate = Rate::tokens_per_minute(600);
+    let (_, ticket) = map.try_reserve(&ALICE, 300, rate, start).unwrap();
+    // half a minute later the bucket is full again, and somebody takes all of it
+    let later = start + millis(30_000);
+    map.try_take(&ALICE, 600, rate, later).unwrap();
+    map.settle(&ALICE, ticket, 0, rate, later);
+    assert_eq!(map.try_take(&ALICE, 1, rate, later).unwrap_err().remaining, 0);
+}
+
+#[test]
+fn a_single_call_costs_exactly_what_it_used_however_long_it_took() {
+    let start = Instant::now();
+    let rate = Rate::tokens_per_minute(600); // 10 per second
+    for (seconds, left) in [(0, 500), (5, 550), (10, 600), (50, 600)] {
+        let map = new_map(10, start);
+        let (_, ticket) = map.try_reserve(&ALICE, 400, rate, start).unwrap();
+        let later = start + Duration::from_secs(seconds);
+        map.settle(&ALICE, ticket, 100, rate, later);
+        assert_eq!(map.try_take(&ALICE, 0, rate, later).unwrap().remaining, left, "{seconds} s");
+    }
+}
+
+#[test]
+fn a_bucket_that_was_forgotten_owes_nothing() {
+    let start = Instant::now();
+    let map = new_map(64, start); // one bucket per shard: a new key pushes out those that are full
+    let rate = Rate::tokens_per_minute(600);
+    let (_, ticket) = map.try_reserve(&ALICE, 600, rate, start).unwrap();
+    let later = start + Duration::from_secs(120);
+    for number in 0..1000 {
+        map.try_take(&key(number), 1, rate, later).unwrap_or(Taken { remaining: 0, full_in: millis(0) });
+    }
+    map.try_take(&ALICE, 600, rate, later).unwrap_or(Taken { remaining: 0, full_in: millis(0) });
+    map.settle(&ALICE, ticket, 0, rate, later);
+    assert!(map.try_take(&ALICE, 600, rate, later).is_err());
+}
+
+/// A call of a model: tokens it reserves, and tokens it uses of them.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    reserves: u64,
+    uses: u64,
+    /// Steps after which it ends.
+    lasts: usize,
+}
+
+fn calls() -> impl Strategy<Value = Call> {
+    (1u64..150, prop_oneof![Just(0.0), 0.0f64..=1.0], 0usize..6).prop_map(|(reserves, part, lasts)| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "small"
+        )]
+        let uses = (reserves as f64 * part) as u64;
+        Call { reserves, uses, lasts }
+    })
+}
+
+const THREADS: usize = 64;
+
+/// A pause, and how many threads make a call after it. Where few do, the bucket fills up while calls still run.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    pause: Duration,
+    callers: usize,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pause = prop_oneof![Just(0u64), 0u64..3_000_000].prop_map(Duration::from_micros);
+    let callers = prop_oneof![Just(0), 1usize..6, Just(THREADS)];
+    prop::collection::vec((pause, callers).prop_map(|(pause, callers)| Step { pause, callers }), 1..10)
+}
+
+/// Lets 64 threads make calls at the same instants, which end some steps later; returns the tokens that the calls
+/// admitted at each instant turned out to use, and what is left once all have ended.
+fn used_per_step(rate: Rate, steps: &[Step], calls: &[Call]) -> (Vec<u64>, u64) {
+    let start = Instant::now();
+    let (map, barrier) = (new_map(100, start), Barrier::new(THREADS));
+    let worker = |thread: usize| {
+        let (mut now, mut running, mut used) = (start, Vec::new(), vec![0; steps.len()]);
+        for (step, Step { pause, callers }) in steps.iter().enumerate() {
+            now += *pause;
+            barrier.wait();
+            running.retain(|(ends, ticket, call): &(usize, Ticket, Call)| {
+                if *ends <= step {
+                    map.settle(&ALICE, *ticket, call.uses, rate, now);
+                }
+                *ends > step
+            });
+            let call = calls[(thread * 7 + step * 13) % calls.len()];
+            if thread < *callers
+                && let Ok((_, ticket)) = map.try_reserve(&ALICE, call.reserves.min(rate.capacity()), rate, now)
+            {
+                let uses = call.uses.min(ticket.units);
+                used[step] += uses;
+                running.push((step + call.lasts, ticket, Call { uses, ..call }));
+            }
+        }
+        barrier.wait();
+        for (_, ticket, call) in running {
+            map.settle(&ALICE, ticket, call.uses, rate, now);
+        }
+        used
+    };
+    let per_thread: Vec<Vec<u64>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || worker(thread))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    let end = start + steps.iter().map(|step| step.pause).sum::<Duration>();
+    let left = map.try_take(&ALICE, 0, rate, end).map_or(0, |taken| taken.remaining);
+    ((0..steps.len()).map(|step| per_thread.iter().map(|used| used[step]).sum()).collect(), left)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn never_uses_more_than_capacity_plus_rate_times_time_over_any_window(
+        capacity in 1u64..200,
+        micro_units_per_second in 1u64..200_000_000,
+        steps in steps(),
+        calls in prop::collection::vec(calls(), 1..40),
+    ) {
+        let rate = Rate { capacity, micro_units_per_second };
+        let (used, _) = used_per_step(rate, &steps, &calls);
+        for first in 0..steps.len() {
+            for last in first..steps.len() {
+                let window: Duration = steps[first + 1..=last].iter().map(|step| step.pause).sum();
+                let sum: u64 = used[first..=last].iter().sum();
+                let most = u128::from(capacity) * 1_000_000_000_000
+                    + window.as_micros() * u128::from(micro_units_per_second);
+                prop_assert!(u128::from(sum) * 1_000_000_000_000 <= most, "{} in {:?}", sum, window);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_leaks_once_all_calls_have_ended(
+        capacity in 1u64..4000,
+        steps in 1usize..10,
+        calls in prop::collection::vec(calls(), 1..40),
+    ) {
+        // time stands still, so what is left is the capacity less what was used
+        let rate = Rate { capacity, micro_units_per_second: 1_000_000 };
+        let (used, left) = used_per_step(rate, &vec![Step { pause: Duration::ZERO, callers: THREADS }; steps], &calls);
+        prop_assert_eq!(left, capacity - used.iter().sum::<u64>());
+    }
 
     #[test]
     fn never_admits_more_than_burst_plus_rate_times_time_over_any_window(
-        burst in 1u32..20,
+        burst in 1u64..20,
         micro_units_per_second in 1u64..5_000_000,
         steps in prop::collection::vec((0u64..3_000_000).prop_map(Duration::from_micros), 1..12),
-        tries in 1u32..12,
+        tries in 1u64..12,
     ) {
         let rate = Rate { capacity: burst, micro_units_per_second };
         let admitted = admitted_per_step(rate, &steps, 4, tries);
         for first in 0..steps.len() {
             for last in first..steps.len() {
                 let window: Duration = steps[first + 1..=last].iter().sum();
-                let taken: u32 = admitted[first..=last].iter().sum();
+                let taken: u64 = admitted[first..=last].iter().sum();
                 let most = u128::from(burst) * 1_000_000_000_000 + window.as_micros() * u128::from(micro_units_per_second);
                 prop_assert!(u128::from(taken) * 1_000_000_000_000 <= most, "{} in {:?}", taken, window);
             }

@@ -110,7 +110,9 @@ impl History {
 pub(crate) fn ordered(entries: Vec<Arc<Entry>>, now: Instant) -> Vec<Arc<Entry>> {
     let place = |index: usize, entry: &Entry| match entry.group {
         Some(group) => {
-            (entries.iter().position(|other| other.group == Some(group)).unwrap_or(index), entry.backend.in_flight())
+            // the members of a composite number their groups without knowing of each other
+            let is_of_group = |other: &Arc<Entry>| other.group == Some(group) && other.alias == entry.alias;
+            (entries.iter().position(is_of_group).unwrap_or(index), entry.backend.in_flight())
         }
         None => (index, 0),
     };

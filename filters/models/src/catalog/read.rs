@@ -8,7 +8,7 @@ use dgx_gateway_wire::request::{MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPUTS};
 
 use super::entry::{Entry, History};
 use super::{About, EmbeddingCaps, Model, ModelKind, Slug, Tier, slugs};
-use crate::backend::Backend;
+use crate::backend::{Backend, SUFFIX_RULE, is_suffix};
 use crate::settings::{AliasEntryFile, BackendEntryFile, CatalogFile, ConstraintsFile, EntryFile, ModelFile};
 
 /// `created` of models that do not state theirs: 2025-01-01.
@@ -35,7 +35,7 @@ pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<
     let models: Vec<Arc<Model>> =
         file.models.iter().enumerate().map(|(index, model)| Arc::new(reader.model(index, model))).collect();
     let mut all: Vec<Slug> = models.iter().flat_map(slugs::of).collect();
-    unique(&all, problems);
+    unique("models", &all, problems);
     let mut names = Vec::new();
     for (name, pin) in &file.pins {
         let slug = other_name(&format!("pins.{name}"), name, &pin.target, Tier::Pin, &all, problems);
@@ -44,8 +44,16 @@ pub(crate) fn read(file: CatalogFile, sources: &Sources<'_>, problems: &mut Vec<
     for (index, alias) in file.tenant_aliases.iter().enumerate() {
         let key = format!("tenant_aliases[{index}]");
         let slug = other_name(&key, &alias.slug, &alias.target, Tier::Tenant, &all, problems);
-        names.extend(slug.map(|slug| Slug { tenants: alias.tenants.clone(), ..slug }));
+        if !alias.pinned && !alias.available_fallbacks.is_empty() {
+            problems.push(Problem::at(format!("{key}.available_fallbacks"), "needs pinned: true"));
+        }
+        for (at, fallback) in alias.available_fallbacks.iter().enumerate().filter(|(_, slug)| !is_slug(slug)) {
+            problems.push(Problem::at(format!("{key}.available_fallbacks[{at}]"), format!("{fallback} is no slug")));
+        }
+        let pinned = alias.pinned.then(|| alias.available_fallbacks.as_slice().into());
+        names.extend(slug.map(|slug| Slug { tenants: alias.tenants.clone(), pinned, ..slug }));
     }
+    unique("tenant_aliases", &names, problems);
     all.extend(names);
     all.into_iter().map(Arc::new).collect()
 }
@@ -84,9 +92,13 @@ impl<'a> Reader<'a> {
             self.problems.push(Problem::at(format!("{key}.backend"), format!("there is no backend {}", entry.backend)));
         }
         let backend = backend?;
-        if entry.quantization.is_some() && entry.quantization.as_deref() == backend.machine.as_deref() {
-            self.problems
-                .push(Problem::at(format!("{key}.quantization"), "must differ from the machine of the backend"));
+        if let Some(quantization) = &entry.quantization {
+            if self.sources.backends.iter().any(|any| any.machine.as_deref() == Some(quantization)) {
+                self.problems.push(Problem::at(format!("{key}.quantization"), "must differ from every machine"));
+            }
+            if !is_suffix(quantization) {
+                self.problems.push(Problem::at(format!("{key}.quantization"), SUFFIX_RULE));
+            }
         }
         Some(Arc::new(Entry {
             backend: Arc::clone(backend),
@@ -130,7 +142,7 @@ impl<'a> Reader<'a> {
 
     fn model(&mut self, index: usize, file: &'a ModelFile) -> Model {
         let key = format!("models[{index}]");
-        let listed = self.expand(file, &key, &mut Vec::new());
+        let listed = each_once(self.expand(file, &key, &mut Vec::new()));
         Model {
             alias: file.alias.as_str().into(),
             kind: file.kind,
@@ -161,6 +173,17 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Several members may lead to one entry; it is tried at its first place.
+fn each_once(route: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
+    let mut once: Vec<Arc<Entry>> = Vec::with_capacity(route.len());
+    for entry in route {
+        if !once.iter().any(|known| Arc::ptr_eq(known, &entry)) {
+            once.push(entry);
+        }
+    }
+    once
+}
+
 fn caps(file: &ConstraintsFile, dimensions_supported: bool, key: &str, problems: &mut Vec<Problem>) -> EmbeddingCaps {
     let mut cap = |name: &str, value: Option<u64>, most: u64| {
         let value = value.unwrap_or(most);
@@ -179,11 +202,14 @@ fn caps(file: &ConstraintsFile, dimensions_supported: bool, key: &str, problems:
     }
 }
 
-fn unique(all: &[Slug], problems: &mut Vec<Problem>) {
+fn unique(key: &str, all: &[Slug], problems: &mut Vec<Problem>) {
     let mut seen = HashSet::new();
     for slug in all {
         if !seen.insert(&*slug.id) {
-            problems.push(Problem::at("models", format!("the slug {} stands for two things", slug.id)));
+            problems.push(Problem::at(key, format!("the slug {} stands for two things", slug.id)));
+        }
+        if slug.tier != Tier::Base && !is_slug(&slug.id) {
+            problems.push(Problem::at(key, format!("the slug {} is too long", slug.id)));
         }
     }
 }
@@ -264,6 +290,7 @@ pub(crate) fn discovered(alias: &str, kind: ModelKind, route: Vec<Arc<Entry>>) -
         entries: route,
         tenants: Vec::new(),
         target: None,
+        pinned: None,
         notes: None,
     }
 }

@@ -45,6 +45,7 @@ fn slug(model: &Arc<Model>, suffix: String, tier: Tier, part: impl Fn(&Entry) ->
         listed,
         tenants: Vec::new(),
         target: None,
+        pinned: None,
         notes: model.about.notes.clone(),
     }
 }
@@ -68,6 +69,7 @@ pub(super) fn renamed(name: &str, target: &Slug, tier: Tier) -> Slug {
         entries: target.entries.clone(),
         listed: target.listed.clone(),
         tenants: Vec::new(),
+        pinned: None,
         target: Some(Target { slug: Arc::clone(&target.id), tier: target.tier }),
         notes: target.notes.clone(),
     }

@@ -75,6 +75,56 @@ impl H2Client {
     }
 }
 
+/// The sending half of a request; dropping it resets the stream.
+pub struct H2Sending(SendStream<Bytes>);
+
+/// The receiving half of a request whose head has come.
+pub struct H2Receiving(RecvStream);
+
+impl H2Exchange {
+    /// Both halves, so that two tasks can use them; the head of the answer must have been read.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn split(self) -> Result<(H2Sending, H2Receiving), h2::Error> {
+        let receiving = self.receiving.ok_or(Reason::INTERNAL_ERROR)?;
+        Ok((H2Sending(self.sending), H2Receiving(receiving)))
+    }
+}
+
+impl H2Sending {
+    /// Sends a piece of the body, as the windows of the peer allow.
+    ///
+    /// # Errors
+    /// The peer reset the stream.
+    pub async fn send(&mut self, bytes: Bytes) -> Result<(), h2::Error> {
+        crate::mock::send_paced(&mut self.0, bytes).await
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// The peer reset the stream.
+    pub fn end(&mut self) -> Result<(), h2::Error> {
+        self.0.send_data(Bytes::new(), true)
+    }
+}
+
+impl H2Receiving {
+    /// The rest of the body, and the trailers after it.
+    ///
+    /// # Errors
+    /// The stream was reset.
+    pub async fn read_rest(&mut self) -> Result<(Bytes, Option<HeaderMap>), h2::Error> {
+        let mut body = BytesMut::new();
+        while let Some(piece) = self.0.data().await.transpose()? {
+            self.0.flow_control().release_capacity(piece.len())?;
+            body.extend_from_slice(&piece);
+        }
+        Ok((body.freeze(), self.0.trailers().await?))
+    }
+}
+
 impl Drop for H2Client {
     fn drop(&mut self) {
         self.connection.abort();

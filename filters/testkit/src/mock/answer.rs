@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::audio::FormData;
 use super::behaviour::Answer;
+use super::dialects;
 
 /// What of a request body decides the form of the answer.
 #[derive(Debug, Default, Deserialize)]
@@ -14,11 +16,14 @@ pub(super) struct Asked {
     #[serde(default)]
     pub(super) model: String,
     #[serde(default)]
-    stream: Option<bool>,
+    pub(super) stream: Option<bool>,
     #[serde(default)]
     stream_options: Option<StreamOptions>,
     #[serde(default)]
     input: Value,
+    /// A form instead of JSON.
+    #[serde(skip)]
+    pub(super) form: Option<FormData>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -28,8 +33,12 @@ struct StreamOptions {
 }
 
 impl Asked {
-    /// Reads a body; one that is no such JSON asks for nothing.
+    /// Reads a body; one that is neither such JSON nor a form asks for nothing.
     pub(super) fn read(body: &[u8]) -> Self {
+        if let Some(form) = FormData::read(body) {
+            let (model, stream) = (form.field("model").to_owned(), Some(form.field("stream") == "true"));
+            return Self { model, stream, form: Some(form), ..Self::default() };
+        }
         serde_json::from_slice(body).unwrap_or_default()
     }
 
@@ -59,6 +68,9 @@ const CREATED: u64 = 1_735_689_600;
 
 /// The whole body, not streamed.
 pub(super) fn whole(answer: &Answer, path: &str, asked: &Asked) -> Bytes {
+    if let Some(value) = dialects::whole(answer, path, asked) {
+        return value.to_string().into();
+    }
     let usage = answer.usage.map(usage);
     let text = answer.pieces.concat();
     let value = if path.ends_with("/chat/completions") {
@@ -98,11 +110,14 @@ fn embeddings(answer: &Answer, asked: &Asked) -> Value {
 
 /// Whether the request gets a stream.
 pub(super) fn is_streamed(path: &str, asked: &Asked) -> bool {
-    asked.stream == Some(true) && path.ends_with("/completions")
+    asked.stream == Some(true) && (path.ends_with("/completions") || dialects::is_streamed(path))
 }
 
 /// The events of a stream, each after its pause.
 pub(super) fn events(answer: &Answer, path: &str, asked: &Asked, end: StreamEnd) -> Vec<(Duration, Bytes)> {
+    if dialects::is_streamed(path) {
+        return dialects::events(answer, path, asked, end);
+    }
     let form = if path.ends_with("/chat/completions") { Form::Chat } else { Form::Completion };
     let mut events = Vec::new();
     if form == Form::Chat {

@@ -139,7 +139,14 @@ pub(super) fn action(behaviour: Behaviour, request: &Request<'_>, asked: &Asked)
 }
 
 fn correct(answer: &Answer, request: &Request<'_>, asked: &Asked) -> Reply {
-    let reply = if is_streamed(request.path, asked) {
+    let reply = if let Some(form) = &asked.form {
+        if asked.stream == Some(true) {
+            Reply::events(Box::new(form.events(&answer.pieces).into_iter()))
+        } else {
+            let (content_type, body) = form.whole(&answer.pieces.concat());
+            Reply::sized(content_type, body)
+        }
+    } else if is_streamed(request.path, asked) {
         Reply::events(Box::new(events(answer, request.path, asked, StreamEnd::Proper).into_iter()))
     } else {
         let body = whole(answer, request.path, asked);

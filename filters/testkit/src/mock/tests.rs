@@ -49,6 +49,50 @@ async fn answers_chat_completions_embeddings_and_models() {
     assert!(models["data"].as_array().unwrap().iter().any(|model| model["id"] == "reset-mid-stream"));
 }
 
+/// The data of the events of a stream, each under the name that its type is.
+fn named_events(response: &RawResponse) -> Vec<Value> {
+    let events = response.pieces.iter().map(|piece| {
+        let text = std::str::from_utf8(piece).unwrap();
+        let (name, data) = text.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(data["type"], name);
+        data
+    });
+    events.collect()
+}
+
+#[tokio::test]
+async fn answers_responses_messages_and_counts() {
+    let mock = playing(Behaviour::default()).await;
+    let response = json_of(&ask(&mock, "/v1/responses", r#"{"model":"m","input":"x"}"#).await.unwrap());
+    assert_eq!(response["output"][0]["content"][0]["text"], "Hello from the mock.");
+    assert_eq!(response["usage"]["total_tokens"], 16);
+    let message = json_of(&ask(&mock, "/v1/messages", &body(false)).await.unwrap());
+    assert_eq!(
+        (&message["content"][0]["text"], &message["usage"]["output_tokens"]),
+        (&json!("Hello from the mock."), &json!(4))
+    );
+    let count = json_of(&ask(&mock, "/v1/messages/count_tokens", &body(true)).await.unwrap());
+    assert_eq!(count, json!({"input_tokens": 12}));
+}
+
+#[tokio::test]
+async fn streams_of_named_events_have_a_last_one_unless_they_are_truncated() {
+    for (path, text, last) in [
+        ("/v1/responses", "response.output_text.delta", "response.completed"),
+        ("/v1/messages", "content_block_delta", "message_stop"),
+    ] {
+        let whole = named_events(&ask(&playing(Behaviour::default()).await, path, &body(true)).await.unwrap());
+        assert_eq!(whole.iter().filter(|event| event["type"] == text).count(), 4);
+        assert_eq!(whole.last().unwrap()["type"], last);
+        if path == "/v1/responses" {
+            assert!(whole.iter().enumerate().all(|(n, event)| event["sequence_number"] == n));
+        }
+        let cut = named_events(&ask(&playing(Behaviour::TruncatedStream).await, path, &body(true)).await.unwrap());
+        assert_eq!(cut.last().unwrap()["type"], text);
+    }
+}
+
 #[tokio::test]
 async fn streams_arrive_in_pieces_with_usage_last() {
     let pause = Duration::from_millis(30);

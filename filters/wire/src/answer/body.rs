@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chunk::name_edit;
+use super::dialects::error_edit;
 use super::members::Members;
 use super::usage::Reported;
 
@@ -44,7 +45,10 @@ pub fn rewrite_body(body: &[u8], model: &str) -> Result<RewrittenBody, NotAnAnsw
         return Err(NotAnAnswer { status });
     }
     let Reported { usage, cost_usd } = Reported::read(members.value("usage"));
-    let edited = members.edited(|member| name_edit(member, model));
+    let edited = members.edited(|member| match &*member.name {
+        "error" if is_response(&members) => error_edit(member),
+        _ => name_edit(member, model),
+    });
     let body = edited.map_or_else(|| Bytes::copy_from_slice(body), Bytes::from);
     Ok(RewrittenBody { body, usage, cost_usd })
 }
@@ -59,6 +63,11 @@ fn error_in_place_of_answer(members: &Members<'_>) -> Option<Option<u16>> {
     let inner: Option<Status<'_>> = error.and_then(|error| serde_json::from_str(error.get()).ok());
     let outer = || Status { code: members.value("code"), status: members.value("status") };
     Some(inner.unwrap_or_else(outer).number())
+}
+
+/// Whether it is an answer of `/v1/responses`, which may say why it is not complete.
+fn is_response(members: &Members<'_>) -> bool {
+    members.value("object").is_some_and(|object| object.get() == r#""response""#)
 }
 
 fn has_content(value: &RawValue) -> bool {
@@ -135,6 +144,19 @@ mod tests {
         ] {
             assert_eq!(rewrite_body(body.as_bytes(), "m"), Err(NotAnAnswer { status }), "{body}");
         }
+    }
+
+    #[test]
+    fn a_response_that_failed_half_way_does_not_tell_why() {
+        let answer = rewritten(
+            r#"{"object":"response","status":"failed","error":{"code":"x","message":"at host.internal"},"model":"up","output":[{"type":"message"}]}"#,
+        );
+        assert_eq!(
+            answer.body,
+            r#"{"object":"response","status":"failed","error":{"code":"server_error","message":"The upstream failed."},"model":"my-model","output":[{"type":"message"}]}"#
+        );
+        let whole = r#"{"object":"response","error":null,"model":"my-model","output":[{}]}"#;
+        assert_eq!(rewritten(whole).body, whole);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Chunk {
     pub usage: Option<Usage>,
     /// Whether a choice states why it ended.
     pub finished: bool,
+    /// Whether the answer ended because the upstream failed, as the upstream itself says.
+    pub failed: bool,
     /// The choices that it is about.
     pub choices: Choices,
     /// Those that state why they ended.
@@ -46,6 +48,8 @@ pub struct Chunk {
     pub text_bytes: u64,
     /// What the call cost, as the upstream reports it, in US dollars as plain decimal text.
     pub cost_usd: Option<String>,
+    /// Its place in the stream, where the events are numbered.
+    pub sequence_number: Option<u64>,
 }
 
 /// What two reports of the same stream say together: of each count the larger one.
@@ -127,7 +131,18 @@ fn read(members: &Members<'_>) -> (Chunk, bool) {
         ChunkKind::Content
     };
     let Progress { semantic, finished, choices: of, ended, text_bytes } = progress;
-    let mut chunk = Chunk { kind, usage: tokens, finished, choices: of, ended, semantic, text_bytes, cost_usd };
+    let mut chunk = Chunk {
+        kind,
+        usage: tokens,
+        finished,
+        failed: false,
+        choices: of,
+        ended,
+        semantic,
+        text_bytes,
+        cost_usd,
+        sequence_number: None,
+    };
     if choices.is_none() {
         dialects::read(members, &mut chunk);
     }
@@ -151,7 +166,12 @@ pub(super) fn name_edit(member: &Member<'_>, model: &str) -> Edit {
 /// Hides what names the upstream in an object one level down.
 fn inner_edit(member: &Member<'_>, model: &str) -> Edit {
     let inner = Members::parse(member.value.get().as_bytes());
-    let edited = inner.and_then(|inner| inner.edited(|member| name_edit(member, model)));
+    let edited = inner.and_then(|inner| {
+        inner.edited(|member| match &*member.name {
+            "error" => dialects::error_edit(member),
+            _ => name_edit(member, model),
+        })
+    });
     edited.map_or(Edit::Keep, Edit::Replace)
 }
 

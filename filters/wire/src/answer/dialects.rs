@@ -5,26 +5,33 @@ use serde_json::value::RawValue;
 
 use super::chunk::{Chunk, ChunkKind};
 use super::delta::Progress;
-use super::members::Members;
+use super::members::{Edit, Member, Members};
 use super::usage::Reported;
+
+/// Why a response failed, as the client reads it: what the upstream says of itself stays here.
+const FAILED: &[u8] = br#"{"code":"server_error","message":"The upstream failed."}"#;
 
 /// Adds what an event without choices says. One without a known `type` adds nothing.
 pub(super) fn read(members: &Members<'_>, chunk: &mut Chunk) {
     let kind = kind_of(members);
     let mut progress = Progress::default();
     match kind {
-        "error" | "response.failed" => chunk.kind = ChunkKind::Error,
+        "error" => chunk.kind = ChunkKind::Error,
         "message_start" => adopt_usage(members.value("message"), chunk),
         "content_block_start" => progress.semantic = starts_a_tool(members.value("content_block")),
         "content_block_delta" => add_block(members.value("delta"), &mut progress),
-        "message_delta" => progress.finished = has_stop_reason(members.value("delta")),
-        "response.completed" | "response.incomplete" => {
+        "message_stop" => progress.finished = true,
+        "response.completed" | "response.failed" | "response.incomplete" => {
             progress.finished = true;
+            chunk.failed = kind == "response.failed";
             adopt_usage(members.value("response"), chunk);
         }
+        "response.output_item.added" => progress.semantic = starts_a_call(members.value("item")),
+        "response.image_generation_call.partial_image" => progress.semantic = true,
         kind if kind.starts_with("response.") && kind.ends_with(".delta") => progress.text(members.value("delta")),
         _ => {}
     }
+    chunk.sequence_number = members.value("sequence_number").and_then(|number| number.get().parse().ok());
     if chunk.kind == ChunkKind::Content {
         chunk.semantic |= progress.semantic;
         chunk.finished |= progress.finished;
@@ -39,6 +46,11 @@ pub(super) fn member_with_model(members: &Members<'_>) -> Option<&'static str> {
         kind if kind.starts_with("response.") => Some("response"),
         _ => None,
     }
+}
+
+/// Hides what an upstream says of its own failure.
+pub(super) fn error_edit(member: &Member<'_>) -> Edit {
+    if member.value.get() == "null" { Edit::Keep } else { Edit::Replace(FAILED.to_vec()) }
 }
 
 fn kind_of<'a>(members: &Members<'a>) -> &'a str {
@@ -69,6 +81,11 @@ fn starts_a_tool(block: Option<&RawValue>) -> bool {
     block.and_then(|block| block.kind).is_some_and(|kind| kind.get().contains("tool_use"))
 }
 
+fn starts_a_call(item: Option<&RawValue>) -> bool {
+    let item: Option<Block<'_>> = item.and_then(|item| serde_json::from_str(item.get()).ok());
+    item.and_then(|item| item.kind).is_some_and(|kind| kind.get().ends_with("_call\""))
+}
+
 #[derive(Deserialize)]
 struct BlockDelta<'a> {
     #[serde(borrow)]
@@ -84,15 +101,4 @@ fn add_block(delta: Option<&RawValue>, progress: &mut Progress) {
             progress.text(text);
         }
     }
-}
-
-#[derive(Deserialize)]
-struct MessageDelta<'a> {
-    #[serde(borrow)]
-    stop_reason: Option<&'a RawValue>,
-}
-
-fn has_stop_reason(delta: Option<&RawValue>) -> bool {
-    let delta: Option<MessageDelta<'_>> = delta.and_then(|delta| serde_json::from_str(delta.get()).ok());
-    delta.is_some_and(|delta| delta.stop_reason.is_some())
 }

@@ -23,7 +23,8 @@ struct Golden {
     sent: &'static str,
 }
 
-const GOLDEN: [Golden; 8] = golden!["anthropic" "azure" "completions" "litellm" "ollama" "openai" "openrouter" "vllm"];
+const GOLDEN: [Golden; 9] =
+    golden!["anthropic" "azure" "completions" "litellm" "ollama" "openai" "openrouter" "responses" "vllm"];
 
 const SILENT: Rules<'_> = Rules { model: "my-model", client_wants_usage: false };
 const ASKED: Rules<'_> = Rules { model: "my-model", client_wants_usage: true };
@@ -76,6 +77,7 @@ fn streams_are_understood() {
         ("ollama", usage(11, 1, 0), 2, None),
         ("openai", usage(70, 9, 64), 15, None),
         ("openrouter", usage(16, 14, 0), 23, Some("0.00043")),
+        ("responses", usage(11, 5, 0), 5, None),
         ("vllm", usage(12, 8, 4), 27, None),
     ] {
         let stream = GOLDEN.iter().find(|golden| golden.name == name).unwrap().received;
@@ -86,7 +88,7 @@ fn streams_are_understood() {
         assert_eq!(chunks.iter().filter(|chunk| chunk.finished).count(), 1, "{name}");
         assert_eq!(chunks.iter().find_map(|chunk| chunk.cost_usd.as_deref()), cost, "{name}");
         let is_done = chunks.last().unwrap().kind == ChunkKind::Done;
-        assert_eq!(is_done, name != "anthropic", "{name}");
+        assert_eq!(is_done, !["anthropic", "responses"].contains(&name), "{name}");
     }
 }
 
@@ -179,7 +181,6 @@ fn failures_within_a_stream_are_seen() {
         r#"{"id":"g","error":{"code":502,"message":"x"},"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}"#,
         r#"{"type":"error","error":{"type":"overloaded_error","message":"x"}}"#,
         r#"{"type":"error","code":"server_error","message":"x","sequence_number":3}"#,
-        r#"{"type":"response.failed","response":{"status":"failed"}}"#,
     ] {
         assert_eq!(rewrite(data, &SILENT).chunk.kind, ChunkKind::Error, "{data}");
     }
@@ -205,11 +206,32 @@ fn events_of_the_other_dialects_are_read() {
         (r#"{"type":"content_block_delta","delta":{"type":"thinking_delta","thinking":"hm"}}"#, true, false, 2),
         (r#"{"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":""}}"#, false, false, 0),
         (r#"{"type":"content_block_start","content_block":{"type":"tool_use","name":"f","input":{}}}"#, true, false, 0),
-        (r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":1}}"#, false, true, 0),
+        (r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":1}}"#, false, false, 0),
+        (r#"{"type":"message_stop"}"#, false, true, 0),
+        (r#"{"type":"response.incomplete","response":{}}"#, false, true, 0),
+        (r#"{"type":"response.failed","response":{"error":{"message":"x"}}}"#, false, true, 0),
+        (r#"{"type":"response.output_item.added","item":{"type":"message"}}"#, false, false, 0),
+        (r#"{"type":"response.output_item.added","item":{"type":"function_call","name":"f"}}"#, true, false, 0),
+        (r#"{"type":"response.image_generation_call.partial_image","partial_image_b64":"x"}"#, true, false, 0),
     ] {
         let chunk = rewrite(data, &SILENT).chunk;
         assert_eq!((chunk.semantic, chunk.finished, chunk.text_bytes), (semantic, finished, text_bytes), "{data}");
     }
+}
+
+#[test]
+fn a_failed_response_is_told_apart_and_does_not_tell_why() {
+    let rewritten = rewrite(
+        r#"{"type":"response.failed","sequence_number":7,"response":{"model":"up","error":{"code":"x","message":"host"}}}"#,
+        &SILENT,
+    );
+    assert!(rewritten.chunk.failed && rewritten.chunk.finished);
+    assert_eq!(rewritten.chunk.sequence_number, Some(7));
+    assert_eq!(
+        text(rewritten.data).unwrap(),
+        r#"{"type":"response.failed","sequence_number":7,"response":{"model":"my-model","error":{"code":"server_error","message":"The upstream failed."}}}"#
+    );
+    assert!(!rewrite(r#"{"type":"response.completed","response":{"error":null}}"#, &SILENT).chunk.failed);
 }
 
 /// The document without what a rewrite may change.

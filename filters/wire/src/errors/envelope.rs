@@ -6,12 +6,18 @@
 use bytes::Bytes;
 use dgx_gateway_filter::render::{ErrorRenderer, Rendered};
 use dgx_gateway_filter::{ErrorCode, FilterError};
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use serde::Serialize;
 
 use super::catalog::{Kind, entry};
 
 mod headers;
+mod responses;
+
+pub use self::responses::Responses;
+
+/// Header of the request id in the dialect of `/v1/messages`.
+const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// The dialect of chat, completions, embeddings and all own endpoints.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,14 +26,6 @@ pub struct OpenAi;
 /// The dialect of `/v1/messages`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Anthropic;
-
-/// The slugs that a client may use instead, most useful first.
-///
-/// As the [`source`](FilterError::source) of an `openrouter_daily_quota_exhausted` it becomes the
-/// `available_fallbacks` member of the [`OpenAi`] envelope. It names slugs of the public model list only.
-#[derive(Clone, Debug, Default, thiserror::Error)]
-#[error("daily quota used up, fallbacks: {}", self.0.join(", "))]
-pub struct AvailableFallbacks(pub Vec<String>);
 
 impl ErrorRenderer for OpenAi {
     fn render(&self, error: &FilterError, request_id: &str) -> Rendered {
@@ -55,6 +53,10 @@ impl ErrorRenderer for Anthropic {
 
     fn stream_event(&self, error: &FilterError, request_id: &str) -> Option<Bytes> {
         Some(event(b"event: error\ndata: ", &MessagesEnvelope::new(error, request_id)))
+    }
+
+    fn request_id_header(&self) -> Option<HeaderName> {
+        Some(REQUEST_ID)
     }
 
     fn status(&self, error: &FilterError) -> StatusCode {
@@ -95,15 +97,11 @@ impl<'a> Envelope<'a> {
         Self {
             error: Members::new(error, entry(error.code).kind.as_str()),
             dgx_code: daily_quota.then_some(error.code.as_str()),
-            available_fallbacks: daily_quota.then(|| fallbacks(error)),
+            available_fallbacks: daily_quota
+                .then(|| error.available_fallbacks.as_ref().map_or(&[][..], |slugs| slugs.as_slice())),
             request_id: None,
         }
     }
-}
-
-fn fallbacks(error: &FilterError) -> &[String] {
-    let source = error.source.as_deref();
-    source.and_then(|source| source.downcast_ref::<AvailableFallbacks>()).map_or(&[], |known| &known.0)
 }
 
 #[derive(Serialize)]

@@ -4,12 +4,18 @@ use std::fmt;
 use std::mem::discriminant;
 
 /// Upper bound of recorded findings: the first of each problem is kept, and there are no more problems than this.
-pub const MAX_FINDINGS: usize = 16;
+pub const MAX_FINDINGS: usize = 24;
 
 /// What is wrong with, or notable about, a part of the content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
+    /// One document has more than [`MAX_DOCUMENT_BYTES`](super::MAX_DOCUMENT_BYTES).
+    DocumentTooLarge,
+    /// An element of `documents` is neither a string nor an object with a text.
+    DocumentType,
+    /// There is no document, or there are more than [`MAX_DOCUMENTS`](super::MAX_DOCUMENTS).
+    DocumentsCount,
     /// The input is an empty array or an empty string, or holds one.
     EmbeddingInputEmpty,
     /// One input text has more than [`MAX_INPUT_BYTES`](super::MAX_INPUT_BYTES).
@@ -71,26 +77,24 @@ pub enum Location {
         /// Index of the call.
         call: usize,
     },
-    /// `messages[i].content[j].image_url.url`
-    ImageUrl {
-        /// Index of the message.
-        message: usize,
-        /// Index of the part.
-        part: usize,
-    },
+    /// `….source.data` of a part
+    ImageData(PartPath),
+    /// `….image_url.url` of a part
+    ImageUrl(PartPath),
+    /// `….image_url` of a part
+    ImageUrlText(PartPath),
+    /// `documents[i]`
+    Document(usize),
+    /// `documents`
+    Documents,
     /// `input`
     Input,
     /// `input[i]`
     InputItem(usize),
     /// `messages[i]`
     Message(usize),
-    /// `messages[i].content[j].type`
-    PartType {
-        /// Index of the message.
-        message: usize,
-        /// Index of the part.
-        part: usize,
-    },
+    /// `….type` of a part
+    PartType(PartPath),
     /// `messages[i].role`
     Role(usize),
 }
@@ -99,12 +103,63 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Arguments { message, call } => write!(f, "messages[{message}].tool_calls[{call}].function.arguments"),
-            Self::ImageUrl { message, part } => write!(f, "messages[{message}].content[{part}].image_url.url"),
+            Self::ImageData(part) => write!(f, "{part}.source.data"),
+            Self::ImageUrl(part) => write!(f, "{part}.image_url.url"),
+            Self::ImageUrlText(part) => write!(f, "{part}.image_url"),
+            Self::Document(document) => write!(f, "documents[{document}]"),
+            Self::Documents => f.write_str("documents"),
             Self::Input => f.write_str("input"),
             Self::InputItem(item) => write!(f, "input[{item}]"),
             Self::Message(message) => write!(f, "messages[{message}]"),
-            Self::PartType { message, part } => write!(f, "messages[{message}].content[{part}].type"),
+            Self::PartType(part) => write!(f, "{part}.type"),
             Self::Role(message) => write!(f, "messages[{message}].role"),
+        }
+    }
+}
+
+/// Place of a part of the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PartPath {
+    /// `input[i].content[j]`
+    ItemContent {
+        /// Index of the item.
+        item: usize,
+        /// Index of the part.
+        part: usize,
+    },
+    /// `input[i].output[j]`
+    ItemOutput {
+        /// Index of the item.
+        item: usize,
+        /// Index of the part.
+        part: usize,
+    },
+    /// `messages[i].content[j]`
+    Message {
+        /// Index of the message.
+        message: usize,
+        /// Index of the part.
+        part: usize,
+    },
+    /// `messages[i].content[j].content[k]`
+    Result {
+        /// Index of the message.
+        message: usize,
+        /// Index of the part that holds the result of a tool.
+        part: usize,
+        /// Index within the result.
+        inner: usize,
+    },
+}
+
+impl fmt::Display for PartPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ItemContent { item, part } => write!(f, "input[{item}].content[{part}]"),
+            Self::ItemOutput { item, part } => write!(f, "input[{item}].output[{part}]"),
+            Self::Message { message, part } => write!(f, "messages[{message}].content[{part}]"),
+            Self::Result { message, part, inner } => write!(f, "messages[{message}].content[{part}].content[{inner}]"),
         }
     }
 }
@@ -114,7 +169,8 @@ impl fmt::Display for Location {
 pub struct Finding {
     /// What is wrong.
     pub problem: Problem,
-    /// Offset in the body of the value concerned; of the enclosing one if a member is missing.
+    /// Offset in the body of the value concerned; of the enclosing one if a member is missing, and of the whole
+    /// part for [`Problem::ImagePart`].
     pub offset: usize,
     /// Where that is.
     pub location: Location,

@@ -8,8 +8,9 @@ const HEAD: usize = 16;
 /// Room for the longest scheme, media type or parameter that is compared.
 const WORD: usize = 16;
 
+/// The image types that models take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ImageType {
+pub(super) enum ImageType {
     Gif,
     Jpeg,
     Png,
@@ -18,7 +19,7 @@ enum ImageType {
 
 impl ImageType {
     /// The allowed types, by media type in lower case.
-    fn declared(media_type: &[u8]) -> Option<Self> {
+    pub(super) fn declared(media_type: &[u8]) -> Option<Self> {
         match media_type {
             b"image/gif" => Some(Self::Gif),
             b"image/jpeg" => Some(Self::Jpeg),
@@ -77,8 +78,9 @@ enum State {
     Decided(Problem),
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Payload {
+/// Base64 that arrives in pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Payload {
     head: [u8; HEAD],
     /// Characters of the alphabet so far.
     len: usize,
@@ -150,7 +152,7 @@ impl State {
                 Self::MediaType(word)
             }
             (Self::Parameter { declared, word }, b',') if word.bytes() == b"base64" => {
-                Self::Payload { declared, payload: Payload { head: [0; HEAD], len: 0, padding: 0 } }
+                Self::Payload { declared, payload: Payload::default() }
             }
             (Self::Parameter { .. }, b',') => Self::Decided(Problem::ImageDecode),
             (Self::Parameter { declared, .. }, b';') => Self::Parameter { declared, word: Word::default() },
@@ -165,7 +167,7 @@ impl State {
 
 impl Payload {
     /// Takes characters; false if one of them cannot stand there.
-    fn push(&mut self, piece: &[u8]) -> bool {
+    pub(super) fn push(&mut self, piece: &[u8]) -> bool {
         let data = if self.padding == 0 { run::base64(piece) } else { 0 };
         for (slot, &byte) in self.head.iter_mut().skip(self.len).zip(piece.iter().take(data)) {
             *slot = byte;
@@ -176,11 +178,13 @@ impl Payload {
         self.padding <= 2 && padding.iter().all(|&byte| byte == b'=')
     }
 
-    fn is_whole(&self) -> bool {
+    /// Whether it may end here.
+    pub(super) fn is_whole(&self) -> bool {
         self.len > 0 && (self.len + self.padding).is_multiple_of(4)
     }
 
-    fn image_type(&self) -> Option<ImageType> {
+    /// The type by its first bytes.
+    pub(super) fn image_type(&self) -> Option<ImageType> {
         let mut decoded = [0; HEAD / 4 * 3];
         let len = self.len.min(HEAD);
         for (from, to) in self.head.chunks_exact(4).zip(decoded.chunks_exact_mut(3)) {

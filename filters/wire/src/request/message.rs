@@ -1,53 +1,51 @@
-//! The message being read: its role, its image parts, its tool calls.
+//! The message being read: its role, its parts, its tool calls.
 
 use super::arguments::Arguments;
-use super::finding::{Finding, Location, Problem};
-use super::image::ImageUrl;
+use super::finding::{Finding, Location, PartPath, Problem};
 use super::json::Kind;
-
-/// Type of an image part.
-const IMAGE_TYPE: &[u8] = b"image_url";
+use super::part::{Form, Part};
+use super::scan::Protocol;
 
 /// State of the innermost open message. Elements of `messages` come one after the other, so one state serves them all.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
-    /// Messages begun.
+    /// Messages begun; items of the input, where the dialect calls them so.
     pub(super) count: usize,
     has_role: bool,
+    form: Form,
+    list: List,
+    /// Parts begun in the open list, and in the result that is open within one of them.
     parts: usize,
+    inner_parts: usize,
     part: Part,
+    /// A part of the result of a tool, while it is open.
+    inner: Option<Part>,
     calls: usize,
-    /// The URL and the arguments that are open, with the offset at which they start.
-    url: (ImageUrl, usize),
+    /// The arguments that are open, with the offset at which they start.
     arguments: (Arguments, usize),
 }
 
-/// What is known of a part while its type may still follow.
-#[derive(Clone, Copy, Debug, Default)]
-struct Part {
-    is_image: bool,
-    has_image_url: bool,
-    /// Whether the open `image_url` has a URL.
-    has_url: bool,
-    problem: Option<(Problem, usize)>,
-}
-
-impl Part {
-    /// Keeps the first problem; every occurrence of a repeated member is looked at.
-    fn note(&mut self, problem: Problem, at: usize) {
-        self.problem.get_or_insert((problem, at));
-    }
+/// The list that holds the parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    ItemContent,
+    ItemOutput,
+    MessageContent,
 }
 
 impl Message {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(protocol: Protocol) -> Self {
+        let form = Form::of(protocol);
         Self {
             count: 0,
             has_role: false,
+            form,
+            list: List::MessageContent,
             parts: 0,
-            part: Part::default(),
+            inner_parts: 0,
+            part: Part::new(form, PartPath::Message { message: 0, part: 0 }, 0),
+            inner: None,
             calls: 0,
-            url: (ImageUrl::new(), 0),
             arguments: (Arguments::new(), 0),
         }
     }
@@ -66,6 +64,11 @@ impl Message {
         }
     }
 
+    /// An item of the input begins; it needs no role.
+    pub(super) fn begin_item(&mut self) {
+        self.count += 1;
+    }
+
     pub(super) fn role(&mut self, kind: Kind, at: usize, findings: &mut Vec<Finding>) {
         self.has_role = kind != Kind::Null;
         if self.has_role && kind != Kind::String {
@@ -73,69 +76,42 @@ impl Message {
         }
     }
 
-    pub(super) fn begin_content(&mut self) {
+    pub(super) fn begin_content(&mut self, list: List) {
+        self.list = list;
         self.parts = 0;
     }
 
-    pub(super) fn begin_part(&mut self) {
+    pub(super) fn begin_part(&mut self, at: usize) {
         self.parts += 1;
-        self.part = Part::default();
+        let (message, part) = (self.index(), self.part_index());
+        let path = match self.list {
+            List::ItemContent => PartPath::ItemContent { item: message, part },
+            List::ItemOutput => PartPath::ItemOutput { item: message, part },
+            List::MessageContent => PartPath::Message { message, part },
+        };
+        self.part = Part::new(self.form, path, at);
+        self.inner = None;
     }
 
-    /// A part ends that began at `at`; says whether it is an image.
-    pub(super) fn end_part(&mut self, kind: Kind, at: usize, findings: &mut Vec<Finding>) -> bool {
-        if kind == Kind::Object && !self.part.has_image_url {
-            self.part.note(Problem::ImageUrlMissing, at);
-        }
-        self.settle_part(findings);
-        self.part.is_image
+    /// The content of a part begins.
+    pub(super) fn begin_result(&mut self) {
+        self.inner_parts = 0;
     }
 
-    pub(super) fn part_type(&mut self, name: Option<&[u8]>, at: usize, findings: &mut Vec<Finding>) {
-        if name == Some(IMAGE_TYPE) {
-            self.part.is_image = true;
-            let location = Location::PartType { message: self.index(), part: self.part_index() };
-            self.find(Problem::ImagePart, at, location, findings);
-            self.settle_part(findings);
-        }
+    pub(super) fn begin_inner_part(&mut self, at: usize) {
+        let (message, part, inner) = (self.index(), self.part_index(), self.inner_parts);
+        self.inner = Some(Part::new(self.form, PartPath::Result { message, part, inner }, at));
+        self.inner_parts += 1;
     }
 
-    pub(super) fn begin_image_url(&mut self) {
-        self.part.has_image_url = true;
-        self.part.has_url = false;
+    /// An inner part ends; says whether it is an image.
+    pub(super) fn end_inner_part(&mut self, kind: Kind, findings: &mut Vec<Finding>) -> bool {
+        self.inner.take().is_some_and(|mut part| part.end(kind, findings))
     }
 
-    /// An `image_url` ends; one that is no object has no URL either.
-    pub(super) fn end_image_url(&mut self, at: usize, findings: &mut Vec<Finding>) {
-        if !self.part.has_url {
-            self.part.note(Problem::ImageUrlMissing, at);
-        }
-        self.settle_part(findings);
-    }
-
-    pub(super) fn begin_url(&mut self, kind: Kind, at: usize, findings: &mut Vec<Finding>) {
-        self.part.has_url = true;
-        self.url = (ImageUrl::new(), at);
-        match kind {
-            Kind::String => {}
-            Kind::Null => self.part.note(Problem::ImageUrlMissing, at),
-            _ => self.part.note(Problem::ImageUrlNotString, at),
-        }
-        self.settle_part(findings);
-    }
-
-    pub(super) fn url_text(&mut self, piece: &[u8], findings: &mut Vec<Finding>) {
-        if let Some(problem) = self.url.0.push(piece) {
-            self.part.note(problem, self.url.1);
-            self.settle_part(findings);
-        }
-    }
-
-    pub(super) fn end_url(&mut self, findings: &mut Vec<Finding>) {
-        if let Some(problem) = self.url.0.finish() {
-            self.part.note(problem, self.url.1);
-            self.settle_part(findings);
-        }
+    /// The innermost open part.
+    pub(super) fn part(&mut self) -> &mut Part {
+        self.inner.as_mut().unwrap_or(&mut self.part)
     }
 
     pub(super) fn begin_calls(&mut self) {
@@ -169,14 +145,6 @@ impl Message {
     fn bad_arguments(&self, findings: &mut Vec<Finding>) {
         let location = Location::Arguments { message: self.index(), call: self.calls.saturating_sub(1) };
         self.find(Problem::ToolArguments, self.arguments.1, location, findings);
-    }
-
-    /// Reports the problem of the part as soon as the part is known to be an image.
-    fn settle_part(&self, findings: &mut Vec<Finding>) {
-        if let (true, Some((problem, at))) = (self.part.is_image, self.part.problem) {
-            let location = Location::ImageUrl { message: self.index(), part: self.part_index() };
-            self.find(problem, at, location, findings);
-        }
     }
 
     fn find(&self, problem: Problem, offset: usize, location: Location, findings: &mut Vec<Finding>) {

@@ -6,9 +6,10 @@ use super::embedding::Input;
 use super::error::ScanErrorKind;
 use super::finding::{Finding, Location, Problem};
 use super::json::{Kind, Sink};
-use super::message::Message;
+use super::message::{List, Message};
 use super::name::{Name, SeenNames};
 use super::path::Place;
+use super::rerank::Documents;
 use super::scan::{Member, Protocol, Scan};
 
 /// Bytes of text that one integer of a tokenised prompt stands for, so that it is estimated as one token.
@@ -30,12 +31,15 @@ struct Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taker {
     Arguments,
+    Data,
+    Document,
     Input,
     Name,
     Nobody,
-    PartType,
     Text,
     Url,
+    /// Keeps it as [`Recorder::name`].
+    Word,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +48,7 @@ pub(super) struct Recorder {
     protocol: Protocol,
     frames: Vec<Frame>,
     seen: SeenNames,
-    /// The name or part type that was read last.
+    /// The name, type or media type that was read last.
     name: Name,
     name_range: Range<usize>,
     /// Place of the value that stands behind the name, or of the open scalar.
@@ -54,6 +58,7 @@ pub(super) struct Recorder {
     taker: Taker,
     message: Message,
     input: Input,
+    documents: Documents,
 }
 
 impl Recorder {
@@ -68,8 +73,9 @@ impl Recorder {
             place: Place::Body,
             start: 0,
             taker: Taker::Nobody,
-            message: Message::new(),
+            message: Message::new(protocol),
             input: Input::default(),
+            documents: Documents::default(),
         }
     }
 
@@ -79,15 +85,32 @@ impl Recorder {
         match place {
             Place::Message => self.message.begin(kind, at, findings),
             Place::Role => self.message.role(kind, at, findings),
-            Place::Content => self.message.begin_content(),
-            Place::Part => self.message.begin_part(),
-            Place::ImageUrl => self.message.begin_image_url(),
-            Place::Url => self.message.begin_url(kind, at, findings),
+            Place::Content => self.message.begin_content(List::MessageContent),
+            Place::Part | Place::ItemPart | Place::Block => self.message.begin_part(at),
+            Place::ImageUrl => self.message.part().begin_image_url(),
+            Place::Url => self.message.part().begin_url(kind, at, findings),
+            Place::Item => self.message.begin_item(),
+            Place::ItemContent => self.message.begin_content(List::ItemContent),
+            Place::ItemOutput => self.message.begin_content(List::ItemOutput),
+            Place::Result => self.message.begin_result(),
+            Place::InnerBlock => self.message.begin_inner_part(at),
+            Place::Source => self.message.part().begin_source(),
+            Place::SourceUrl => self.message.part().source().url(kind),
+            Place::Data => self.message.part().source().begin_data(kind),
             Place::Calls => self.message.begin_calls(),
             Place::Call => self.message.begin_call(),
             Place::Arguments => self.message.begin_arguments(kind, at, findings),
             Place::Input if self.protocol == Protocol::Embeddings => {
                 let found = self.input.begin(kind);
+                self.find(found, at);
+            }
+            Place::Documents => self.documents.begin(),
+            Place::Document => {
+                let found = self.documents.begin_document(kind);
+                self.find(found, at);
+            }
+            Place::DocumentText => {
+                let found = self.documents.begin_text(kind);
                 self.find(found, at);
             }
             Place::InputItem => {
@@ -96,16 +119,31 @@ impl Recorder {
             }
             _ => {}
         }
+        self.taker_at(place)
+    }
+
+    fn taker_at(&mut self, place: Place) -> Taker {
+        let is_text = matches!(
+            (place, self.protocol),
+            (Place::Content | Place::Part | Place::PromptItem | Place::Text, _)
+                | (Place::ItemContent | Place::ItemOutput | Place::ItemPart, _)
+                | (Place::Block | Place::Result | Place::InnerBlock, _)
+                | (Place::Prompt, Protocol::Completions)
+                | (Place::Input | Place::Instructions, Protocol::Responses)
+                | (Place::System, Protocol::Messages)
+        );
         match place {
+            _ if is_text => Taker::Text,
             Place::Arguments => Taker::Arguments,
-            Place::Content | Place::Part | Place::PromptItem | Place::Text => Taker::Text,
+            Place::Data => Taker::Data,
+            Place::Document | Place::DocumentText => Taker::Document,
+            Place::Query if self.protocol == Protocol::Rerank => Taker::Text,
             Place::Input if self.protocol == Protocol::Embeddings => Taker::Input,
             Place::InputItem => Taker::Input,
-            Place::PartType => {
+            Place::MediaType | Place::PartType | Place::SourceType => {
                 self.name = Name::new();
-                Taker::PartType
+                Taker::Word
             }
-            Place::Prompt if self.protocol == Protocol::Completions => Taker::Text,
             Place::Url => Taker::Url,
             _ => Taker::Nobody,
         }
@@ -117,13 +155,30 @@ impl Recorder {
         let findings = &mut self.scan.findings;
         match place {
             Place::Message => self.message.end(kind, at, findings),
-            Place::Part => self.scan.images += usize::from(self.message.end_part(kind, at, findings)),
-            Place::PartType if kind == Kind::String => self.message.part_type(self.name.known(), at, findings),
-            Place::ImageUrl => self.message.end_image_url(at, findings),
-            Place::Url if kind == Kind::String => self.message.end_url(findings),
+            Place::Part | Place::ItemPart | Place::Block => {
+                self.scan.images += usize::from(self.message.part().end(kind, findings));
+            }
+            Place::InnerBlock => self.scan.images += usize::from(self.message.end_inner_part(kind, findings)),
+            Place::PartType if kind == Kind::String => {
+                self.message.part().part_type(self.name.known(), findings);
+            }
+            Place::ImageUrl => self.message.part().end_image_url(at, findings),
+            Place::Url if kind == Kind::String => self.message.part().end_url(findings),
+            Place::Source => self.scan.prompt_text_bytes += self.message.part().end_source(at, findings),
+            Place::SourceType => self.message.part().source().kind(word(&self.name, kind)),
+            Place::MediaType => self.message.part().source().media_type(word(&self.name, kind)),
+            Place::Data if kind == Kind::String => self.message.part().source().end_data(),
             Place::Arguments if kind == Kind::String => self.message.end_arguments(findings),
             Place::Schema => self.scan.prompt_text_bytes += range.len() as u64,
             Place::PromptItem if kind == Kind::Number => self.scan.prompt_text_bytes += BYTES_PER_TOKEN,
+            Place::Document => {
+                let found = self.documents.end_document(kind);
+                self.find(found, at);
+            }
+            Place::Documents if self.protocol == Protocol::Rerank => {
+                let found = self.documents.end(kind);
+                self.find(found, at);
+            }
             Place::InputItem => self.end_input_item(kind, at, is_integer),
             Place::Token => self.end_token(at, is_integer),
             Place::Input if self.protocol == Protocol::Embeddings => {
@@ -153,10 +208,16 @@ impl Recorder {
         }
     }
 
-    /// Records a finding of the embeddings input. What concerns the whole input stands at its start.
+    /// Records a finding of an embeddings input or of documents. What concerns the whole input stands at its start.
     fn find(&mut self, found: Option<(Problem, Location)>, at: usize) {
         if let Some((problem, location)) = found {
-            let whole = self.frames.last().filter(|frame| location == Location::Input && frame.place == Place::Input);
+            let is_whole = |frame: &&Frame| {
+                matches!(
+                    (location, frame.place),
+                    (Location::Input, Place::Input) | (Location::Documents, Place::Documents)
+                )
+            };
+            let whole = self.frames.last().filter(is_whole);
             let offset = whole.map_or(at, |frame| frame.start);
             Finding { problem, offset, location }.add_to(&mut self.scan.findings);
         }
@@ -174,12 +235,20 @@ impl Recorder {
                 self.scan.stream_options_is_empty = is_object && is_empty;
             }
             Place::Messages => self.scan.messages_count = self.message.count,
+            Place::Input if self.protocol == Protocol::Responses => {
+                self.scan.messages_count = if kind == Kind::String { 1 } else { self.message.count };
+            }
             _ => {}
         }
         if let Some(slot) = self.scan.slot(place) {
             *slot = Some(Member { kind, value, key });
         }
     }
+}
+
+/// What a word says; another kind of value says nothing that is known.
+fn word(name: &Name, kind: Kind) -> Option<&[u8]> {
+    name.known().filter(|_| kind == Kind::String)
 }
 
 impl Sink for Recorder {
@@ -232,11 +301,12 @@ impl Sink for Recorder {
     }
 
     fn text(&mut self, piece: &[u8]) {
-        if matches!(self.taker, Taker::Arguments | Taker::Input | Taker::Text) {
+        if matches!(self.taker, Taker::Arguments | Taker::Document | Taker::Input | Taker::Text) {
             self.scan.prompt_text_bytes += piece.len() as u64;
         }
         match self.taker {
             Taker::Arguments => self.message.arguments_text(piece, &mut self.scan.findings),
+            Taker::Document => self.documents.text(piece),
             Taker::Input => self.input.text(piece),
             Taker::Name => {
                 self.name.push(piece);
@@ -244,8 +314,9 @@ impl Sink for Recorder {
                     self.seen.push(piece);
                 }
             }
-            Taker::PartType => self.name.push(piece),
-            Taker::Url => self.message.url_text(piece, &mut self.scan.findings),
+            Taker::Data => self.message.part().source().data_text(piece),
+            Taker::Word => self.name.push(piece),
+            Taker::Url => self.message.part().url_text(piece, &mut self.scan.findings),
             Taker::Nobody | Taker::Text => {}
         }
     }

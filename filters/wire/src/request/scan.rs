@@ -26,6 +26,16 @@ pub enum Protocol {
     Completions,
     /// Embeddings: `input`.
     Embeddings,
+    /// Generated images: top-level members only.
+    Images,
+    /// Rerank: `query` and `documents`.
+    Rerank,
+    /// Speech: top-level members only.
+    Speech,
+    /// Messages: `messages` with blocks, `system` and `tools`.
+    Messages,
+    /// Responses: `input`, `instructions` and `tools`.
+    Responses,
 }
 
 /// A member of an object, as byte ranges of the body.
@@ -39,6 +49,14 @@ pub struct Member {
     pub key: Range<usize>,
 }
 
+impl Member {
+    /// Whether the value is the literal `true`, which is shorter than the other one.
+    #[must_use]
+    pub fn is_true(&self) -> bool {
+        self.kind == Kind::Bool && self.value.len() == "true".len()
+    }
+}
+
 /// What is known of a body that was read to its end. A member that the body lacks is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields without a text are the top-level members of their name")]
@@ -49,26 +67,37 @@ pub struct Scan {
     pub close: usize,
     /// Whether the top-level object has no member.
     pub is_empty_object: bool,
+    pub background: Option<Member>,
+    pub conversation: Option<Member>,
     pub dimensions: Option<Member>,
+    pub documents: Option<Member>,
     pub encoding_format: Option<Member>,
     pub input: Option<Member>,
     pub max_completion_tokens: Option<Member>,
+    pub max_output_tokens: Option<Member>,
     pub max_tokens: Option<Member>,
     pub messages: Option<Member>,
     pub model: Option<Member>,
     pub n: Option<Member>,
+    pub previous_response_id: Option<Member>,
     pub prompt: Option<Member>,
+    pub quality: Option<Member>,
+    pub query: Option<Member>,
+    pub response_format: Option<Member>,
+    pub size: Option<Member>,
+    pub store: Option<Member>,
     pub stream: Option<Member>,
     pub stream_options: Option<Member>,
     pub tools: Option<Member>,
     pub user_id: Option<Member>,
+    pub voice: Option<Member>,
     /// The member of `stream_options`; the last one if repeated.
     pub include_usage: Option<Member>,
     /// Offset of the closing brace of `stream_options`, if that is an object.
     pub stream_options_close: Option<usize>,
     /// Whether `stream_options` is an object without member.
     pub stream_options_is_empty: bool,
-    /// Elements of `messages`.
+    /// Elements of `messages`; items of `input` in the dialect of responses, where a text is one.
     pub messages_count: usize,
     /// Inputs of an embeddings request; an array of integers is one input.
     pub input_count: usize,
@@ -77,8 +106,9 @@ pub struct Scan {
     /// The longest list of integers among them.
     pub longest_input_tokens: Option<InputSize>,
     /// UTF-8 bytes of the prompt after unescaping: message contents, names and arguments of tool calls, names,
-    /// descriptions and schemas of tools, `prompt`, `input`. A schema counts as it is written; an integer of a
-    /// tokenised prompt counts as four bytes. URLs of images do not count.
+    /// descriptions and schemas of tools, `prompt`, `input`, `instructions`, `system`, `query`, `documents`. A schema, and
+    /// an input of a tool that is an object, counts as it is written; an integer of a tokenised prompt counts as four
+    /// bytes. Images and other files do not count.
     pub prompt_text_bytes: u64,
     /// Image parts.
     pub images: usize,
@@ -98,20 +128,31 @@ impl Scan {
     /// Where the member that stands at a place is recorded.
     pub(super) fn slot(&mut self, place: Place) -> Option<&mut Option<Member>> {
         Some(match place {
+            Place::Background => &mut self.background,
+            Place::Conversation => &mut self.conversation,
             Place::Dimensions => &mut self.dimensions,
+            Place::Documents => &mut self.documents,
             Place::EncodingFormat => &mut self.encoding_format,
             Place::IncludeUsage => &mut self.include_usage,
             Place::Input => &mut self.input,
             Place::MaxCompletionTokens => &mut self.max_completion_tokens,
+            Place::MaxOutputTokens => &mut self.max_output_tokens,
             Place::MaxTokens => &mut self.max_tokens,
             Place::Messages => &mut self.messages,
             Place::Model => &mut self.model,
             Place::N => &mut self.n,
+            Place::PreviousResponse => &mut self.previous_response_id,
             Place::Prompt => &mut self.prompt,
+            Place::Quality => &mut self.quality,
+            Place::Query => &mut self.query,
+            Place::ResponseFormat => &mut self.response_format,
+            Place::Size => &mut self.size,
+            Place::Store => &mut self.store,
             Place::Stream => &mut self.stream,
             Place::StreamOptions => &mut self.stream_options,
             Place::Tools => &mut self.tools,
             Place::UserId => &mut self.user_id,
+            Place::Voice => &mut self.voice,
             _ => return None,
         })
     }

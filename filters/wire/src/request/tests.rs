@@ -1,6 +1,8 @@
 //! The content rules of requests, row by row.
 
+mod dialects;
 mod embedding;
+mod rerank;
 mod syntax;
 mod vision;
 

@@ -27,7 +27,7 @@ pub struct Framer {
     /// The part of the current event that earlier chunks held.
     carry: BytesMut,
     boundary: Boundary,
-    /// Whether an event came out already.
+    /// Whether something came before the current event, if only blank lines: a byte order mark there is none.
     started: bool,
     failed: bool,
 }
@@ -60,7 +60,9 @@ impl Framer {
     /// [`TooLarge`] once, when the upstream sends an event above the limit; nothing comes out after that.
     pub fn next_event(&mut self) -> Option<Result<Event, TooLarge>> {
         while let Some(chunk) = self.chunks.front_mut() {
-            chunk.advance(self.boundary.leading_blanks(chunk));
+            let blanks = self.boundary.leading_blanks(chunk);
+            self.started |= blanks > 0;
+            chunk.advance(blanks);
             let end = self.boundary.advance(chunk);
             let part = chunk.split_to(end.unwrap_or(chunk.len()));
             if chunk.is_empty() {

@@ -86,8 +86,9 @@ async function startConfigured({ mock, scripted }) {
     route: [{ backend: `${label}-backend`, model }],
     ...more,
   });
+  const speech = { ...backend('speech', mock), protocols: ['transcription', 'translation'] };
   const files = {
-    'conf/gateway.yaml': { backends: [backend('scripted', scripted), backend('mock', mock)] },
+    'conf/gateway.yaml': { backends: [backend('scripted', scripted), backend('mock', mock), speech] },
     'conf/models.yaml': {
       version: 1,
       models: [
@@ -95,6 +96,7 @@ async function startConfigured({ mock, scripted }) {
         chat('floored', 'scripted', 'echo', { constraints: { min_max_tokens: 200 } }),
         chat('gated', 'scripted', 'gated'),
         chat('endless', 'scripted', 'endless'),
+        chat('speech', 'speech', 'ok', { type: 'audio', tools: false }),
         ...FAULTS.map((fault) => chat(`fault-${fault}`, 'mock', fault)),
       ],
     },

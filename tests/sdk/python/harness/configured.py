@@ -7,7 +7,10 @@ from .backend import DIMENSIONS, Backend
 from .gateway import Gateway, write_configuration
 
 #: Faults of the mock, each reachable under `fault-<name>`.
-FAULTS = ("status-400", "status-401", "status-429", "status-500", "reset", "reset-mid-stream", "hang", "truncated", "wrong-length", "slow")
+FAULTS = ("status-400", "status-401", "status-429", "status-500", "reset", "reset-mid-stream", "hang", "truncated", "wrong-length", "slow", "echo")
+
+#: What the mock speaks.
+PROTOCOLS = ("chat", "completions", "embeddings", "responses", "messages")
 
 UPSTREAM_KEY = "upstream-key-of-the-backend"
 
@@ -36,7 +39,8 @@ def write(directory: Path, *, scripted: str, mock: str, dead: str, gateway: dict
 
     backends = [
         backend("scripted", scripted, api_key=UPSTREAM_KEY),
-        backend("mock", mock, first_byte_timeout_seconds=3),
+        backend("mock", mock, PROTOCOLS, first_byte_timeout_seconds=3),
+        backend("speech", mock, ("transcription", "translation")),
         # the same mock under a second name, so that its failures are of no account to the tests of the first
         backend("faulty", mock),
         backend("dead", dead),
@@ -55,13 +59,15 @@ def write(directory: Path, *, scripted: str, mock: str, dead: str, gateway: dict
         _chat("broken-first", ("faulty", "status-500"), ("scripted", "echo")),
         _chat("dead-only", ("gone", "echo")),
         _chat("mock-ok", ("mock", "ok")),
+        _chat("mock-sees", ("mock", "ok"), modalities={"input": ["text", "image"], "output": ["text"]}),
+        {**_chat("speech", ("speech", "ok")), "type": "audio", "tools": False},
         *(_chat(f"fault-{fault}", ("mock", fault)) for fault in FAULTS),
         {
             **_chat("vectors", ("scripted", "embed")), "type": "embedding", "tools": False,
             "constraints": {"dimensions": DIMENSIONS, "max_inputs": 256, "max_input_bytes": 8192, "max_input_tokens": 2048},
         },
     ]
-    write_configuration(directory, gateway={"backends": backends} | (gateway or {}), models=models, tokens=_tokens())
+    write_configuration(directory, gateway={"backends": backends} | (gateway or {}), models=models, tokens=tokens())
 
 
 def _chat(alias: str, *route: tuple[str, str], **more) -> dict:
@@ -72,7 +78,7 @@ def _chat(alias: str, *route: tuple[str, str], **more) -> dict:
     }
 
 
-def _tokens() -> dict:
+def tokens() -> dict:
     def token(name, secret, **more):
         return {"id": name, "label": name, "role": "user", "secrets": [{"value": secret}], **more}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
+import anthropic
 import openai
 
 from .processes import Child, answers, clean_environment, free_port
@@ -52,6 +53,15 @@ class Gateway:
 
     def async_client(self, bearer=None, *, headers=None, max_retries=0) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(**self._options(bearer, headers, None, max_retries))
+
+    def messages(self, bearer=None, *, headers=None) -> anthropic.Anthropic:
+        """The client of the messages API; it sends the bearer in `x-api-key`."""
+        return anthropic.Anthropic(
+            api_key=bearer or self.bearer, base_url=self.root, default_headers=headers or {}, max_retries=0, timeout=CLIENT_SECONDS
+        )
+
+    def async_messages(self) -> anthropic.AsyncAnthropic:
+        return anthropic.AsyncAnthropic(api_key=self.bearer, base_url=self.root, max_retries=0, timeout=CLIENT_SECONDS)
 
     def raw(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> RawAnswer:
         """One request outside the SDK, for what an SDK can't send."""

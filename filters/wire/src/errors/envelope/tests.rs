@@ -105,7 +105,7 @@ fn headers_of_the_error_are_kept() {
 #[test]
 fn a_used_up_day_names_the_fallbacks() {
     let error = FilterError::policy(ErrorCode::OpenrouterDailyQuotaExhausted, "Used up.")
-        .source(AvailableFallbacks(vec!["claude-text".into(), "gemini-text".into()]));
+        .available_fallbacks(vec!["claude-text".into(), "gemini-text".into()]);
     assert_eq!(
         body_of(&OpenAi.render(&error, "r")),
         concat!(

@@ -151,6 +151,18 @@ fn finds_image_parts_whatever_the_order_of_their_members() {
 }
 
 #[test]
+fn that_there_is_an_image_comes_first_wherever_its_type_stands() {
+    for part in [
+        r#"{"image_url":{"url":"http://x"},"type":"image_url"}"#,
+        r#"{"type":"image_url","image_url":{"url":"http://x"}}"#,
+    ] {
+        let found: Vec<Problem> =
+            scan(Protocol::Chat, &chat(part)).findings.iter().map(|finding| finding.problem).collect();
+        assert_eq!(found, [Problem::ImagePart, Problem::ImageUrlRemote], "{part}");
+    }
+}
+
+#[test]
 fn keeps_the_first_finding_of_each_problem_in_document_order() {
     let part = |url: &str| json!({"type": "image_url", "image_url": {"url": url}});
     let image = format!("data:image/png;base64,{PNG}");

@@ -1,0 +1,239 @@
+//! Judging what an attempt came to.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dgx_gateway_filter::facts::Report;
+use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
+use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
+use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body, sort_results, tells_where_images_lie};
+use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::attempts::Came;
+use crate::backend::Protocol;
+use crate::chosen::Chosen;
+use crate::daily_quota::DailyQuota;
+use crate::dialect;
+use crate::filter::ModelsExchange;
+use crate::hidden::without_credential;
+use crate::judge;
+use crate::relay::Relay;
+use crate::sound::Sound;
+use crate::transcript::{Streaming, Transcript};
+
+/// Longest whole answer that is held: a thousand embeddings or a few images fit.
+const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+impl ModelsExchange {
+    /// Notes what the current attempt came to.
+    fn came(&mut self, came: Came) {
+        let Some((chosen, entry)) = self.serving() else { return };
+        let label = Arc::clone(&entry.backend.label);
+        self.service.metrics.attempt(&label, &chosen.model.alias, came);
+        // a response that turned out to be of no use is still the one attempt that it was
+        if !std::mem::replace(&mut self.told, true) {
+            self.attempts.push(&label, came);
+        }
+    }
+
+    pub(crate) fn judge_head(&mut self, head: &ResponseHead) -> Verdict {
+        if let Some((_, entry)) = self.serving() {
+            entry.history.reached();
+            entry.backend.set_up(true);
+        }
+        if !head.status.is_success() {
+            return if judge::needs_body(head.status) || self.may_be_a_day(head.status) {
+                Verdict::ReadBody { max_bytes: judge::MAX_ERROR_BYTES }
+            } else {
+                self.judge_status(head.status, &head.headers, &[])
+            };
+        }
+        if let Some(account) = &self.account {
+            account.read_head(&head.headers);
+        }
+        if self.protocol == Protocol::Speech
+            && let Some(sound) = Sound::of(&head.headers)
+        {
+            self.came(Came::Status(head.status.as_u16()));
+            self.sound = Some(sound);
+            return Verdict::Relay;
+        }
+        let streams = |chosen: &Chosen| chosen.stream || chosen.is_recording();
+        if self.chosen.as_ref().is_some_and(streams) && is_event_stream(&head.headers) {
+            self.came(Came::Status(head.status.as_u16()));
+            let form = self.protocol.stream_form();
+            let (account, cost) = (self.account.clone(), self.tells_cost);
+            self.relay = self.serving().map(|(chosen, _)| {
+                let model = Arc::clone(&chosen.shown);
+                match chosen.is_recording() {
+                    true => Streaming::Transcript(Transcript::new(model)),
+                    false => {
+                        let relay = Relay::new(model, chosen.client_wants_usage, form);
+                        Streaming::Text(Box::new(relay.accounted(account, cost)))
+                    }
+                }
+            });
+            return Verdict::Relay;
+        }
+        Verdict::ReadBody { max_bytes: MAX_ANSWER_BYTES }
+    }
+
+    pub(crate) fn judge_body(&mut self, head: &ResponseHead, body: &Bytes, complete: bool) -> Verdict {
+        if !head.status.is_success() {
+            return self.judge_status(head.status, &head.headers, body);
+        }
+        self.came(Came::Status(head.status.as_u16()));
+        let Some((chosen, _)) = self.serving() else { return Verdict::Next };
+        if !complete {
+            return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
+        }
+        if chosen.is_recording()
+            && let Some(media_type) = transcript_type(&head.headers)
+        {
+            self.answer = Some(RewrittenBody { body: body.clone(), usage: None, cost_usd: None });
+            self.media_type = Some(media_type);
+            return Verdict::Relay;
+        }
+        match rewrite_body(body, &chosen.shown) {
+            // events, or sound, were asked for; not every model that listens knows events
+            Ok(_) if chosen.stream && !chosen.is_recording() || self.protocol == Protocol::Speech => {
+                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+            }
+            Ok(_) if self.protocol == Protocol::Images && tells_where_images_lie(body) => {
+                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+            }
+            Ok(mut answer) => {
+                if self.protocol == Protocol::Rerank {
+                    answer.body = sort_results(&answer.body);
+                }
+                if let Some(account) = &self.account {
+                    account.meter.report(Report { usage: answer.usage, cost_usd: answer.cost_usd.clone() });
+                }
+                self.answer = Some(answer);
+                Verdict::Relay
+            }
+            Err(error) => {
+                let status = error
+                    .status
+                    .and_then(|status| StatusCode::from_u16(status).ok())
+                    .unwrap_or(StatusCode::BAD_GATEWAY);
+                self.judge_meaning(status, &head.headers, body)
+            }
+        }
+    }
+
+    fn judge_status(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
+        self.came(Came::Status(status.as_u16()));
+        self.judge_meaning(status, headers, body)
+    }
+
+    fn judge_meaning(&mut self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Verdict {
+        if self.fits_when_shorter(status, body) {
+            return Verdict::Again;
+        }
+        let Some((chosen, entry)) = self.serving() else { return Verdict::Next };
+        if matches!(status.as_u16(), 402 | 429) {
+            entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
+        }
+        let body = &*without_credential(body, entry.backend.credential.as_ref().map(|(_, value)| value));
+        tracing::debug!(
+            backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
+            "a backend refused"
+        );
+        let sanitizer = self.service.sanitizer.load();
+        match judge::status(status, headers, body, |body| sanitizer.message(body, &entry.model, &chosen.slug)) {
+            Verdict::Next => self.next_or(|| self.last_status(status, headers, body)),
+            Verdict::Fail(error) => Verdict::Fail(Box::new(dialect::renamed(self.protocol, *error))),
+            verdict => verdict,
+        }
+    }
+
+    /// A refusal for length that names the size of the prompt: whether the same entry is asked once more.
+    fn fits_when_shorter(&mut self, status: StatusCode, body: &[u8]) -> bool {
+        if classify(status.as_u16(), body) != UpstreamRefusal::ContextLength {
+            return false;
+        }
+        match (prompt_count(body), &mut self.chosen) {
+            (Some(counted), Some(chosen)) => chosen.shorten(self.current, counted),
+            _ => false,
+        }
+    }
+
+    /// Whether the body decides between two answers: the last entry of a pinned alias is out of quota.
+    fn may_be_a_day(&self, status: StatusCode) -> bool {
+        self.serving().is_some_and(|(chosen, entry)| {
+            chosen.daily_quota.is_some()
+                && self.current + 1 == chosen.entries.len()
+                && DailyQuota::concerns(entry, status)
+        })
+    }
+
+    /// The answer when the last entry of the route gave this status.
+    fn last_status(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> FilterError {
+        match self.chosen.as_ref().and_then(|chosen| chosen.daily_quota.as_ref()) {
+            Some(quota) if self.may_be_a_day(status) && is_daily_limit(body) => {
+                quota.used_up(self.service.clock.wall())
+            }
+            _ => judge::last_status(status, headers),
+        }
+    }
+
+    pub(crate) fn judge_failure(&mut self, failure: AttemptFailure) -> Verdict {
+        // the attempt has been counted, and nothing brings another one
+        if let Some(relay) = self.relay.as_ref().filter(|relay| relay.left()) {
+            return if relay.complete() {
+                Verdict::Relay
+            } else {
+                Verdict::Fail(Box::new(judge::last_failure(failure)))
+            };
+        }
+        if self.sound.as_ref().is_some_and(|sound| sound.left) {
+            return Verdict::Fail(Box::new(judge::last_failure(failure)));
+        }
+        self.came(Came::Failed(failure));
+        if let Some((_, entry)) = self.serving()
+            && failure == AttemptFailure::Connect
+        {
+            entry.history.unreachable(self.service.clock.now());
+            entry.backend.set_up(false);
+        }
+        match judge::failure(failure) {
+            Verdict::Next => self.next_or(|| judge::last_failure(failure)),
+            verdict => verdict,
+        }
+    }
+
+    /// The next entry, or the answer when there is none left.
+    fn next_or(&self, last: impl FnOnce() -> FilterError) -> Verdict {
+        match &self.chosen {
+            Some(chosen) if self.current + 1 < chosen.entries.len() => Verdict::Next,
+            _ => Verdict::Fail(Box::new(last())),
+        }
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The type of a transcript that is plain text or subtitles; `None` for everything else, which has to be JSON.
+fn transcript_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    const KNOWN: [&str; 4] = ["application/x-subrip", "text/plain", "text/srt", "text/vtt"];
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    let known = KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(essence))?;
+    // subtitles and transcripts are UTF-8 wherever they are made today
+    HeaderValue::try_from(format!("{known}; charset=utf-8")).ok()
+}
+
+/// Everything was tried: a client that retries at once would only repeat it.
+pub(crate) fn tell_not_to_retry(verdict: &Verdict, headers: &mut HeaderMap) {
+    use ErrorCode::{UpstreamError, UpstreamTimeout, UpstreamUnavailable};
+    if let Verdict::Fail(error) = verdict
+        && matches!(error.code, UpstreamError | UpstreamTimeout | UpstreamUnavailable)
+    {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+}

@@ -1,0 +1,372 @@
+//! The session as the engine sees it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dgx_gateway_filter::upstream::HttpVersion;
+use http::HeaderMap;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Digest;
+use pingora::protocols::http::custom::CustomMessageWrite;
+use pingora::protocols::http::custom::server::Session as CustomSession;
+use pingora::protocols::http::{HttpTask, ServerSession};
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, Result};
+use tokio::time::Instant;
+
+use super::alive::Alive;
+use super::genuine::Genuine;
+use super::source::{HeldSource, Source};
+use super::timing::Timing;
+use super::{BODY_REFUSED, Control, Length, lock};
+use crate::proxy::body::ReadError;
+
+/// Stands in the place of the client's session.
+pub(super) struct Replay {
+    pub(super) genuine: Genuine,
+    /// Keeps the answer alive while nothing comes.
+    pub(super) alive: Alive,
+    /// Something of the answer of this attempt has left.
+    pub(super) passed: bool,
+    pub(super) control: Arc<Mutex<Control>>,
+    pub(super) source: Source,
+    pub(super) timing: Timing,
+    /// Something of the response has arrived.
+    answered: bool,
+    /// The end of a body without a length was told.
+    end_told: bool,
+    /// The upstream was told the length.
+    sized: bool,
+    /// What the upstream of the attempt speaks.
+    version: HttpVersion,
+    /// A response head that leaves with the first bytes of its body, so that a failure before them is still a
+    /// real error or another attempt.
+    pub(super) pending_head: Option<Box<ResponseHeader>>,
+    holding: bool,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        lock(&self.control).genuine = self.genuine.take();
+    }
+}
+
+impl Replay {
+    /// A wrapper around the genuine session.
+    pub(super) fn new(
+        genuine: Box<ServerSession>,
+        source: Source,
+        control: Arc<Mutex<Control>>,
+        started: std::time::Instant,
+    ) -> Self {
+        Self {
+            genuine: Genuine::Here(genuine),
+            alive: Alive::default(),
+            passed: false,
+            control,
+            source,
+            end_told: false,
+            sized: true,
+            timing: Timing::new(started),
+            answered: false,
+            version: HttpVersion::Http1,
+            pending_head: None,
+            holding: false,
+        }
+    }
+
+    fn rewind(&mut self) {
+        let (body, patches, limits) = {
+            let mut control = lock(&self.control);
+            self.alive.replace(std::mem::take(&mut control.alive));
+            self.version = control.version;
+            self.sized = control.length != Length::Unknown;
+            (std::mem::take(&mut control.body), std::mem::take(&mut control.patches), control.timeouts)
+        };
+        match &mut self.source {
+            Source::Held(held) => *held = HeldSource::new(body),
+            Source::Spooled(spooled) => spooled.rewind(patches),
+        }
+        self.timing.restart(limits);
+        self.answered = false;
+        self.end_told = false;
+        self.pending_head = None;
+        self.passed = false;
+        self.holding = false;
+    }
+
+    /// The next piece of the body; `None` when there is no more.
+    async fn next_piece(&mut self) -> Result<Option<Bytes>> {
+        let until = self.timing.total().map(Instant::into_std);
+        let Self { genuine, source, control, .. } = self;
+        let piece = match source {
+            Source::Held(held) => held.next(),
+            Source::Spooled(spooled) => {
+                let next = spooled.next(genuine.ready().await?, until).await;
+                let mut control = lock(control);
+                control.fresh.append(&mut spooled.take_fresh());
+                if spooled.is_complete() {
+                    control.arriving = Length::Known(spooled.received());
+                }
+                match next {
+                    Ok(piece) => piece,
+                    Err(ReadError::Broken(error)) => return Err(error),
+                    Err(ReadError::Refused(error)) => {
+                        control.failure.get_or_insert(error);
+                        return Error::e_explain(BODY_REFUSED, "the rest of the body is refused");
+                    }
+                }
+            }
+        };
+        if piece.is_some() {
+            self.timing.progress();
+        }
+        Ok(piece)
+    }
+
+    /// Whether the client can be watched for its leaving: not while it has more of its body to send.
+    fn client_is_done(&self) -> bool {
+        match &self.source {
+            Source::Held(_) => true,
+            Source::Spooled(spooled) => spooled.is_complete(),
+        }
+    }
+
+    /// Looks at the client once, without waiting.
+    async fn client_left(&mut self) -> Option<Box<Error>> {
+        let session = match self.genuine.ready().await {
+            Ok(session) => session,
+            Err(error) => return Some(error),
+        };
+        let mut idle = std::pin::pin!(session.read_body_or_idle(true));
+        match futures_util::poll!(&mut idle) {
+            std::task::Poll::Ready(Err(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    async fn watch_client(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let session = self.genuine.ready().await?;
+            let Some(timer) = self.timing.timer(self.alive.next()) else {
+                return session.read_body_or_idle(true).await;
+            };
+            tokio::select! {
+                biased;
+                read = session.read_body_or_idle(true) => return read,
+                () = timer.as_mut() => {}
+            }
+            self.timing.fired()?;
+            let head_has_left = self.alive.head_has_left();
+            if let Some(task) = self.alive.due() {
+                if !head_has_left {
+                    lock(&self.control).head_left_early = true;
+                }
+                self.genuine.write(vec![task]);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl CustomSession for Replay {
+    fn req_header(&self) -> &RequestHeader {
+        self.genuine.req_header()
+    }
+
+    fn req_header_mut(&mut self) -> &mut RequestHeader {
+        self.genuine.req_header_mut()
+    }
+
+    async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
+        self.next_piece().await
+    }
+
+    /// The body is drained by its source. What is called here is the end of the wrapper: no write may be left that
+    /// has the session.
+    async fn drain_request_body(&mut self) -> Result<()> {
+        self.genuine.ready().await.map(drop)
+    }
+
+    async fn write_response_header(&mut self, head: Box<ResponseHeader>, _end: bool) -> Result<()> {
+        self.genuine.ready().await?.write_response_header(head).await
+    }
+
+    async fn write_response_header_ref(&mut self, head: &ResponseHeader, _end: bool) -> Result<()> {
+        self.genuine.ready().await?.write_response_header_ref(head).await
+    }
+
+    async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
+        self.genuine.ready().await?.write_response_body(data, end).await
+    }
+
+    async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.genuine.ready().await?.write_response_trailers(trailers).await
+    }
+
+    async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        if tasks.iter().any(|task| matches!(task, HttpTask::Body(..))) {
+            self.timing.body_came();
+        }
+        self.answered = true;
+        self.holding = self.holding || lock(&self.control).hold;
+        let written = if self.holding { self.write_held(tasks).await } else { self.write_through(tasks).await };
+        self.timing.progress();
+        written
+    }
+
+    fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        if let Some(session) = self.genuine.session_mut() {
+            session.set_read_timeout(timeout);
+        }
+    }
+
+    fn get_read_timeout(&self) -> Option<Duration> {
+        self.genuine.session().and_then(ServerSession::get_read_timeout)
+    }
+
+    fn set_write_timeout(&mut self, timeout: Option<Duration>) {
+        if let Some(session) = self.genuine.session_mut() {
+            session.set_write_timeout(timeout);
+        }
+    }
+
+    fn get_write_timeout(&self) -> Option<Duration> {
+        self.genuine.session().and_then(ServerSession::get_write_timeout)
+    }
+
+    fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
+        if let Some(session) = self.genuine.session_mut() {
+            session.set_total_drain_timeout(timeout);
+        }
+    }
+
+    fn get_total_drain_timeout(&self) -> Option<Duration> {
+        self.genuine.session().and_then(ServerSession::get_total_drain_timeout)
+    }
+
+    fn request_summary(&self) -> String {
+        self.genuine.session().map(ServerSession::request_summary).unwrap_or_default()
+    }
+
+    fn response_written(&self) -> Option<&ResponseHeader> {
+        self.genuine.response_written()
+    }
+
+    async fn shutdown(&mut self, _code: u32, _context: &str) {
+        if let Ok(session) = self.genuine.ready().await {
+            session.shutdown().await;
+        }
+    }
+
+    /// Not before the response begins: when the body is done while its last piece fills the pipe to the upstream,
+    /// the engine looks at nothing but the response, neither at the client nor at our limits. An upstream of HTTP/1.1
+    /// that knows the length needs no other end, and one that does not is told it alone ([`super::ReplayHandle::take_end`]).
+    /// One of HTTP/2 would wait for the end of the stream.
+    fn is_body_done(&mut self) -> bool {
+        self.source.exhausted() && (self.answered || self.version == HttpVersion::Http2)
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.genuine.ready().await?.finish_body().await
+    }
+
+    /// Asked before the rewind of an attempt, so it looks at what the attempt will send.
+    fn is_body_empty(&mut self) -> bool {
+        lock(&self.control).length == Length::Known(0)
+    }
+
+    async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        if no_body_expected {
+            return self.watch_client().await;
+        }
+        if !self.source.exhausted() {
+            self.timing.check_upload()?;
+            if self.client_is_done()
+                && let Some(error) = self.client_left().await
+            {
+                return Err(error);
+            }
+            if let Some(piece) = self.next_piece().await? {
+                return Ok(Some(piece));
+            }
+        }
+        if self.version == HttpVersion::Http2 {
+            return Ok(None);
+        }
+        if self.sized || std::mem::replace(&mut self.end_told, true) {
+            return self.watch_client().await;
+        }
+        // an empty piece that the core turns into the end for the upstream alone: see `is_body_done`
+        lock(&self.control).end = true;
+        Ok(Some(Bytes::new()))
+    }
+
+    fn body_bytes_sent(&self) -> usize {
+        self.genuine.body_bytes_sent()
+    }
+
+    fn body_bytes_read(&self) -> usize {
+        self.genuine.body_bytes_read()
+    }
+
+    fn digest(&self) -> Option<&Digest> {
+        self.genuine.session().and_then(ServerSession::digest)
+    }
+
+    fn digest_mut(&mut self) -> Option<&mut Digest> {
+        self.genuine.session_mut().and_then(ServerSession::digest_mut)
+    }
+
+    fn client_addr(&self) -> Option<&SocketAddr> {
+        self.genuine.client_addr()
+    }
+
+    fn server_addr(&self) -> Option<&SocketAddr> {
+        self.genuine.session().and_then(ServerSession::server_addr)
+    }
+
+    fn pseudo_raw_h1_request_header(&self) -> Bytes {
+        self.genuine.session().map(ServerSession::to_h1_raw).unwrap_or_default()
+    }
+
+    /// The engine calls this at the start of every attempt: the rewind point.
+    fn enable_retry_buffering(&mut self) {
+        self.rewind();
+    }
+
+    fn retry_buffer_truncated(&self) -> bool {
+        false
+    }
+
+    fn get_retry_buffer(&self) -> Option<Bytes> {
+        None
+    }
+
+    async fn finish_custom(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_reader(
+        &mut self,
+    ) -> Option<Box<dyn futures_util::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
+        None
+    }
+
+    fn restore_custom_message_reader(
+        &mut self,
+        _reader: Box<dyn futures_util::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
+        None
+    }
+
+    fn restore_custom_message_writer(&mut self, _writer: Box<dyn CustomMessageWrite>) -> Result<()> {
+        Ok(())
+    }
+}
