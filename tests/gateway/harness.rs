@@ -194,6 +194,7 @@ impl Setup {
             .env("DGX_GATEWAY_DATA_DIR", dir.path().join("data"))
             .env("DGX_GATEWAY_DEFAULT_USER_ID", "alice")
             .env("DGX_GATEWAY_LOG", self.log)
+            .env("DGX_GATEWAY_STREAM_COST_EVENT", "false") // most tests are about what upstreams say
             .env("RUST_API_BEARER", BEARER)
             .env("RATE_LIMIT_PER_SECOND", "1000")
             .env("RATE_LIMIT_BURST", "100000")

@@ -8,7 +8,7 @@ use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_filter::facts::{Meter, ModelCall, ModelChoice, Principal, Report, Scopes, Usage};
 use dgx_gateway_filter::{BuildEnv, ErrorCode, Filter, FilterKind, Outcome, Rope, ServiceKind};
 use dgx_gateway_store::Store;
-use dgx_gateway_testkit::exchange::ExchangeDriver;
+use dgx_gateway_testkit::exchange::{ExchangeDriver, attempt_request};
 use http::{Request, StatusCode};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -121,19 +121,7 @@ fn made(driver: &mut ExchangeDriver, local: bool) -> Arc<Meter> {
     let meter = Arc::new(Meter::default());
     driver.facts_mut().insert(call(local));
     driver.facts_mut().insert_shared(Arc::clone(&meter));
-    let mut attempt = dgx_gateway_filter::upstream::AttemptRequest {
-        index: 0,
-        method: http::Method::POST,
-        path: "/".into(),
-        headers: http::HeaderMap::new(),
-        body: Rope::new(),
-        timeouts: dgx_gateway_filter::upstream::AttemptTimeouts {
-            first_byte: None,
-            idle: None,
-            total: Duration::from_secs(1),
-            total_once_begun: Duration::from_secs(1),
-        },
-    };
+    let mut attempt = attempt_request(0, "/", Rope::new());
     driver.attempt(&mut attempt).unwrap();
     meter
 }

@@ -105,7 +105,7 @@ impl ServiceKind for Service {
             catalog: ArcSwap::from_pointee(Catalog::new(slugs, backends)),
             stream: checked.stream,
             metrics: Metrics::register(&env.metrics)?,
-            pricing: env.service::<Arc<dyn Pricing>>().ok().map(|pricing| Arc::clone(&pricing)),
+            pricing: env.service::<Arc<dyn Pricing>>().ok().map(|pricing| Arc::clone(&*pricing)),
             clock: Arc::clone(&env.clock),
             client: client().map_err(|error| BuildError::Part(Box::new(error)))?,
             looked_at: RwLock::new(None),

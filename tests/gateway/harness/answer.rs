@@ -29,6 +29,8 @@ const ALLOWED: &[&str] = &[
     "spass-budget-warning",
     "spass-cost-available",
     "spass-cost-eur",
+    "spass-cost-exchange-rate",
+    "spass-cost-exchange-rate-source",
     "spass-cost-source",
     "spass-cost-usd",
     "spass-request-id",
