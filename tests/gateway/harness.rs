@@ -7,6 +7,7 @@ mod stage;
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -184,14 +185,20 @@ impl Setup {
             std::fs::create_dir(dir.path().join("auth")).unwrap();
             std::fs::write(dir.path().join("auth/tokens.yaml"), tokens).unwrap();
         }
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let (child, addr, admin) = self.spawn(dir.path())?;
+        Some(Gateway { child, addr, admin, dir, setup: self.clone() })
+    }
+
+    /// Starts a process on what stands in a directory; `None` when a port was taken meanwhile.
+    fn spawn(&self, dir: &Path) -> Option<(Child, SocketAddr, SocketAddr)> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
         let (addr, admin) = free_addrs();
         let mut child = Command::new(env!("CARGO_BIN_EXE_dgx-gateway"))
-            .current_dir(dir.path())
+            .current_dir(dir)
             .env_clear()
             .env("DGX_GATEWAY_LISTEN", addr.to_string())
             .env("DGX_GATEWAY_ADMIN_LISTEN", admin.to_string())
-            .env("DGX_GATEWAY_DATA_DIR", dir.path().join("data"))
+            .env("DGX_GATEWAY_DATA_DIR", dir.join("data"))
             .env("DGX_GATEWAY_DEFAULT_USER_ID", "alice")
             .env("DGX_GATEWAY_LOG", self.log)
             .env("DGX_GATEWAY_STREAM_COST_EVENT", "false") // most tests are about what upstreams say
@@ -206,11 +213,11 @@ impl Setup {
             .unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let gateway = Gateway { child, addr, admin, dir };
         if said.contains("listens on") {
-            return Some(gateway);
+            return Some((child, addr, admin));
         }
-        let log = gateway.log();
+        child.wait().unwrap();
+        let log = std::fs::read_to_string(dir.join("log")).unwrap();
         assert!(log.contains("cannot be bound"), "the gateway does not start: {log}");
         None
     }
@@ -228,6 +235,7 @@ pub(crate) struct Gateway {
     pub(crate) addr: SocketAddr,
     pub(crate) admin: SocketAddr,
     dir: TempDir,
+    setup: Setup,
 }
 
 impl Gateway {
@@ -274,6 +282,20 @@ impl Gateway {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Kills the process without warning, and starts another one on what it left behind.
+    pub(crate) async fn killed_and_started_again(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let (setup, dir) = (self.setup.clone(), self.dir.path().to_owned());
+        let started = tokio::task::spawn_blocking(move || (0..STARTS).find_map(|_| setup.spawn(&dir)));
+        (self.child, self.addr, self.admin) = started.await.unwrap().expect("the gateway starts again");
+    }
+
+    /// A file of its data directory.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.dir.path().join("data").join(name)
     }
 
     /// Waits for the end of the process.

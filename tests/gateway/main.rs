@@ -18,6 +18,8 @@ mod codings;
 #[cfg(test)]
 mod cors;
 #[cfg(test)]
+mod cost;
+#[cfg(test)]
 mod dialects;
 #[cfg(test)]
 mod early;
@@ -35,6 +37,8 @@ mod held;
 mod identity;
 #[cfg(test)]
 mod keepalive;
+#[cfg(test)]
+mod ledger;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]

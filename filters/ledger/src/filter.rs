@@ -83,7 +83,7 @@ impl Exchange for BookExchange {
             started_at: self.ledger.now(),
         };
         let may_cost = choice.may_cost;
-        self.open(call, may_cost).await.map_err(|error| storage_error(error))?;
+        self.open(call, may_cost).await.map_err(storage_error)?;
         Ok(Flow::Continue)
     }
 

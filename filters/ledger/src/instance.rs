@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(alive, [one.id.clone(), two.id.clone()]);
         std::fs::write(dir.path().join("of-a-process-that-was-killed"), "").unwrap();
         drop(one);
-        assert_eq!(Instance::alive(dir.path()).unwrap(), [two.id.clone()]);
+        assert_eq!(Instance::alive(dir.path()).unwrap(), std::slice::from_ref(&two.id));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -1,0 +1,162 @@
+//! What a call cost, as the client is told it: in the head of an answer, and in a stream before its end.
+
+use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Gateway, Setup, Stage, backend, chunk_of_stream, finish_of_stream};
+
+const UPSTREAM: &str = "upstream-name-of-m";
+const USAGE: &str = r#""usage":{"prompt_tokens":3,"completion_tokens":9,"total_tokens":12"#;
+
+/// One model `m` at a backend of a domain.
+fn setup(addr: std::net::SocketAddr, domain: &str) -> Setup {
+    let mut first = backend("first", addr);
+    first["domain"] = domain.into();
+    let route = json!([{"backend": "first", "model": UPSTREAM}]);
+    Setup::new()
+        .backend(first)
+        .model(json!({"alias": "m", "route": route}))
+        .variable("DGX_GATEWAY_STREAM_COST_EVENT", "true")
+}
+
+fn request(stream: bool, usage: bool) -> String {
+    let mut body = json!({"model": "m", "stream": stream, "messages": [{"role": "user", "content": "hi"}]});
+    if usage {
+        body["stream_options"] = json!({"include_usage": true});
+    }
+    body.to_string()
+}
+
+/// A whole answer with this usage, and this header of LiteLLM.
+fn answered(usage: &str, header: Option<&str>) -> Behaviour {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", "application/json".parse().unwrap());
+    if let Some(cost) = header {
+        headers.insert("x-litellm-response-cost", cost.parse().unwrap());
+    }
+    let body = format!(
+        r#"{{"id":"c","object":"chat.completion","created":1,"model":"{UPSTREAM}","choices":[{{"index":0,"message":{{"role":"assistant","content":"hi"}},"finish_reason":"stop"}}],{usage}}}"#
+    );
+    Behaviour::Status { status: StatusCode::OK, headers, body: body.into() }
+}
+
+fn told(answer: &Answer) -> [Option<&str>; 6] {
+    ["available", "source", "eur", "usd", "exchange-rate", "exchange-rate-source"]
+        .map(|part| answer.header(&format!("spass-cost-{part}")))
+}
+
+#[tokio::test]
+async fn an_answer_tells_its_cost_in_its_head() {
+    let rate = (Some("0.8546"), Some("ecb-2026-05-15"));
+    for (domain, usage, header, available, source, eur, usd) in [
+        ("local", format!("{USAGE}}}"), None, "true", "zero", Some("0.00"), Some("0.00")),
+        ("cloud", format!("{USAGE}}}"), None, "false", "unknown", None, None),
+        ("cloud", format!("{USAGE},\"cost\":0.981052}}"), None, "true", "upstream", Some("0.89"), Some("1.04")),
+        ("cloud", format!("{USAGE}}}"), Some("0.000001"), "true", "upstream", Some("0.01"), Some("0.01")),
+        ("cloud", format!("{USAGE},\"cost\":12.5}}"), Some("0.1"), "true", "upstream", Some("11.22"), Some("13.13")),
+        ("local", format!("{USAGE},\"cost\":0.25}}"), None, "true", "upstream", Some("0.23"), Some("0.27")),
+        ("cloud", format!("{USAGE}}}"), Some("much"), "false", "unknown", None, None),
+    ] {
+        let mock = MockUpstream::start(Script::always(answered(&usage, header)).with_looks_apart()).await.unwrap();
+        let gateway = setup(mock.addr(), domain).start().await;
+        let answer = gateway.chat(request(false, false)).await;
+        let (rate, rate_source) = if eur.is_some() { rate } else { (None, None) };
+        let expected = [Some(available), Some(source), eur, usd, rate, rate_source];
+        assert_eq!(told(answer.is_ok()), expected, "{domain} {usage} {header:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_tells_no_cost() {
+    let mock = MockUpstream::start(Script::always(Behaviour::status(StatusCode::BAD_REQUEST)).with_looks_apart()).await;
+    let mock = mock.unwrap();
+    let gateway = setup(mock.addr(), "local").start().await;
+    let answer = gateway.chat(request(false, false)).await;
+    assert_eq!((answer.status, told(&answer)), (400, [None; 6]));
+}
+
+/// What a client sees of a stream with these events.
+async fn streamed(gateway: &Gateway, stage: &mut Stage, events: &[String], usage: bool) -> Vec<String> {
+    let mut client = gateway.client().await;
+    client.send_chat(request(true, usage)).await;
+    let mut caller = stage.caller().await;
+    caller.begin_stream().await;
+    for event in events {
+        caller.chunk(event).await;
+    }
+    caller.end_chunks().await;
+    let (_, headers) = client.read_head().await;
+    assert!(headers.keys().all(|name| !name.as_str().starts_with("spass-cost")), "{headers:?}");
+    let mut text = String::new();
+    while let Some(piece) = client.piece().await {
+        text.push_str(&piece);
+    }
+    text.split_terminator("\n\n").map(str::to_owned).collect()
+}
+
+fn usage_chunk(cost: &str) -> String {
+    format!(
+        "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"{UPSTREAM}\",\"choices\":[],{USAGE}{cost}}}}}\n\n"
+    )
+}
+
+fn kinds(events: &[String]) -> Vec<&'static str> {
+    events
+        .iter()
+        .map(|event| match event.as_str() {
+            event if event.starts_with("event: spass.cost\n") => "cost",
+            event if event.ends_with("[DONE]") => "done",
+            event if event.contains("\"choices\":[]") => "usage",
+            event if event.contains("\"finish_reason\":\"stop\"") => "finish",
+            _ => "content",
+        })
+        .collect()
+}
+
+fn cost_of(events: &[String]) -> Value {
+    let event = events.iter().find(|event| event.starts_with("event: spass.cost\n")).unwrap();
+    let chunk: Value = serde_json::from_str(event.split_once("data: ").unwrap().1).unwrap();
+    assert_eq!((&chunk["id"], &chunk["created"], &chunk["model"]), (&json!("c"), &json!(1), &json!("m")));
+    chunk["cost"].clone()
+}
+
+#[tokio::test]
+async fn a_stream_tells_its_cost_before_usage_and_marker() {
+    let mut stage = Stage::open().await;
+    let gateway = setup(stage.addr, "cloud").start().await;
+    let (content, finish) = (chunk_of_stream(UPSTREAM, "a"), finish_of_stream(UPSTREAM));
+    let done = "data: [DONE]\n\n".to_owned();
+    let priced = usage_chunk(",\"cost\":0.012345");
+    for (events, asked, expected) in [
+        (vec![&content, &finish, &priced, &done], true, vec!["content", "finish", "cost", "usage", "done"]),
+        (vec![&content, &finish, &priced, &done], false, vec!["content", "finish", "cost", "done"]),
+        (vec![&content, &finish, &priced], false, vec!["content", "finish", "cost"]),
+    ] {
+        let events: Vec<String> = events.into_iter().cloned().collect();
+        let seen = streamed(&gateway, &mut stage, &events, asked).await;
+        assert_eq!(kinds(&seen), expected, "{seen:?}");
+        let amounts = json!({"eur": 0.02, "usd": 0.02, "source": "upstream", "available": true,
+            "exchange_rate": 0.8546, "exchange_rate_source": "ecb-2026-05-15"});
+        assert_eq!(cost_of(&seen), amounts);
+    }
+    let unpriced: Vec<String> = [&content, &finish, &done].into_iter().cloned().collect();
+    let seen = streamed(&gateway, &mut stage, &unpriced, true).await;
+    assert_eq!(kinds(&seen), ["content", "finish", "cost", "done"]);
+    let unknown = json!({"eur": null, "usd": null, "source": "unknown", "available": false,
+        "exchange_rate": null, "exchange_rate_source": null});
+    assert_eq!(cost_of(&seen), unknown);
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_tells_no_cost_and_a_tenant_may_want_none() {
+    let mut stage = Stage::open().await;
+    let gateway = setup(stage.addr, "cloud").start().await;
+    let broken = [chunk_of_stream(UPSTREAM, "a")];
+    let seen = streamed(&gateway, &mut stage, &broken, false).await;
+    assert!(!kinds(&seen).contains(&"cost"), "{seen:?}");
+    let tokens = json!({"version": 1, "tenants": [{"id": "default", "defaults": {"stream_cost_event": false}}]});
+    let quiet = setup(stage.addr, "cloud").tokens(tokens).start().await;
+    let events = [chunk_of_stream(UPSTREAM, "a"), finish_of_stream(UPSTREAM), "data: [DONE]\n\n".to_owned()];
+    assert_eq!(kinds(&streamed(&quiet, &mut stage, &events, false).await), ["content", "finish", "done"]);
+}
