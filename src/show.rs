@@ -87,7 +87,13 @@ impl<'a> Keys<'a> {
             Some(value @ Value::Mapping(_)) if members(inner).next().is_some() => self.section(inner, Some(value)),
             Some(value) => Shown::Plain(mask::value(key, value)),
             None if members(inner).next().is_some() => self.section(inner, None),
-            None => default(schema, inner, text),
+            None => match default(schema, inner, text) {
+                // shown like a list that stands in a file
+                Shown::Plain(Value::Sequence(items)) if !items.is_empty() => {
+                    Shown::Items(items.into_iter().map(Shown::Plain).collect())
+                }
+                shown => shown,
+            },
         }
     }
 

@@ -202,6 +202,7 @@ async fn aborts_faults_and_a_kill_leave_exactly_one_settled_row_for_each_request
     gateway.killed_and_started_again().await;
     first.await.unwrap();
     run(gateway.addr, BEFORE..REQUESTS, &seen).await;
+    gateway.idle().await; // requests of clients that left may still be on their way
     settled(&gateway).await;
 
     let connection = database(&gateway);

@@ -29,7 +29,7 @@ pub struct LedgerSettings {
     /// What waits for the disk. `auto` (default): calls that can cost money are on the disk before they are made;
     /// rows of free local calls follow within 50 ms. `strict`: all wait. `relaxed`: none waits. Where rows do not
     /// wait, a killed process may lose the last 50 ms of them; a stop signal loses none.
-    pub durability: Durability,
+    pub durability: Option<Durability>,
 }
 
 /// What waits for the disk.
@@ -57,7 +57,8 @@ impl ServiceKind for Service {
 
     fn build(checked: LedgerSettings, env: &mut BuildEnv) -> Result<(), BuildError> {
         let instances = env.data_dir.join("sqlite/instances");
-        let ledger = Ledger::start(env.service()?, &instances, checked.durability, Arc::clone(&env.clock));
+        let ledger =
+            Ledger::start(env.service()?, &instances, checked.durability.unwrap_or_default(), Arc::clone(&env.clock));
         let ledger = Arc::new(ledger.map_err(|error| BuildError::Part(Box::new(error)))?);
         env.provide::<Arc<dyn Pricing>>(Arc::new(Arc::clone(&ledger) as Arc<dyn Pricing>));
         env.provide(ledger);

@@ -54,7 +54,7 @@ impl Process {
             prometheus::Registry::new(),
         );
         <dgx_gateway_store::Service as ServiceKind>::build((), &mut env).unwrap();
-        let settings = Settings { ledger: LedgerSettings { durability } };
+        let settings = Settings { ledger: LedgerSettings { durability: Some(durability) } };
         Service::build(Service::check(settings, &env.ambient).unwrap(), &mut env).unwrap();
         let filter = Book::build((), &env).unwrap();
         Self { filter, store: env.service().unwrap() }
