@@ -293,7 +293,9 @@ impl CustomSession for Replay {
                 return Ok(Some(piece));
             }
         }
-        if self.version == HttpVersion::Http2 {
+        // Once the response has begun, its last piece ends the exchange. If the end of the body is learned of only behind
+        // that piece (from a client of HTTP/2 it may come in a frame of its own), it has to be told here.
+        if self.answered || self.version == HttpVersion::Http2 {
             return Ok(None);
         }
         if self.sized || std::mem::replace(&mut self.end_told, true) {
