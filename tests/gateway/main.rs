@@ -14,6 +14,8 @@ mod cancel;
 #[cfg(test)]
 mod codings;
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
 mod cors;
 #[cfg(test)]
 mod dialects;
