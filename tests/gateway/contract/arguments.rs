@@ -22,6 +22,10 @@ async fn arguments_parse_or_are_named() {
     for arguments in ["{}", "{\"a\":1}", " [1] ", "null", "7", "\"x\"", "true", "{\"a\":{\"b\":[1e3,\"\\u00e9\"]}}"] {
         findings.equal(arguments, asked(json!([call(&json!(arguments))])).await.status, 200);
     }
+    // null counts as absent, and there is nothing to parse then
+    findings.equal("null", asked(json!([call(&json!(null))])).await.status, 200);
+    let absent = json!([{"id": "c", "type": "function", "function": {"name": "f"}}]);
+    findings.equal("absent", asked(absent).await.status, 200);
     let code = "tool_call_arguments_invalid";
     for arguments in [
         json!(""),
@@ -38,7 +42,6 @@ async fn arguments_parse_or_are_named() {
         json!([]),
         json!(7),
         json!(true),
-        json!(null),
     ] {
         for (calls, at) in [
             (json!([call(&arguments)]), "messages[1].tool_calls[0].function.arguments"),

@@ -89,7 +89,7 @@ async fn what_is_no_path_of_the_contract_is_404() {
     ] {
         for ask in [Ask::get(path), Ask::new(Method::POST, path), Ask::new(Method::DELETE, path)] {
             let what = format!("{} {path}", ask.method);
-            findings.add(&what, says(&ask.of(gateway.addr).await, "", (404, "route_not_found", "")));
+            findings.add(&what, says(&ask.of(gateway.addr).await, path, (404, "route_not_found", "")));
         }
     }
     findings.none();
