@@ -236,6 +236,7 @@ async fn provoke(gateway: &Gateway, path: &str, findings: &mut Findings) -> Vec<
         findings.equal(&format!("status of {code}"), expected.0, status);
         seen.push(code);
     }
+    gateway.idle().await;
     // an upload that has not come yet takes all that may be held
     let mut first = gateway.client().await;
     let length = LIMIT.to_string();

@@ -62,7 +62,7 @@ const PROVIDERS: [&str; 19] = [
 
 /// Bodies as providers write them. `H`, `K`, `A`, `P` in angles become a host, a key, an address, a provider; `M` and `B`
 /// the names of the model and of the backend.
-const BODIES: [&str; 22] = [
+const BODIES: [&str; 26] = [
     r#"{"error":{"message":"litellm.BadRequestError: OpenAIException - Invalid schema, see https://<H>/v1 key <K>","type":null,"param":null,"code":"400"}}"#,
     r#"{"error":{"message":"Connection to <A> refused by <H>","type":"server_error"}}"#,
     r#"{"error":{"message":"Incorrect API key provided: <K>. You can find your API key at https://<H>/account/api-keys.","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#,
@@ -84,6 +84,10 @@ const BODIES: [&str; 22] = [
     r#"{"error":{"message":"max retries exceeded with url: http://<H>/v1/chat/completions?key=<K>&host=<A> (Caused by <P>Error(<M>))"}}"#,
     r#"{"error":{"message":"{\"error\":{\"message\":\"nested <K> at <H>\",\"model\":\"<M>\"}}"}}"#,
     r#"{"message":"Rate limit reached for <M> in organization org-<K> on tokens per min. Visit https://<H>/rate-limits"}"#,
+    r#"[{"error":{"message":"bad\n<K>\n<H>\n<A>\n<P>\n<M>\n<B>"}}]"#,
+    r#"{"detail":[{"msg":"bad\t<K>\r\n<H>\t<A>\n<P>\r<M>\n<B>"}]}"#,
+    r#"{"error":{"message":"{\"detail\":\"bad\\n<K>\\n<H>\\n<A>\\n<P>\\n<B>\"}"}}"#,
+    r#"{"error":{"message":"\u001b[31m<K>\u001b[0m \u001b[1;4m<P>\u001b[m \u001b[2K<H>\u001b[0m \u001b[31m<A> \u001b[0m<B>"}}"#,
     r#"{"error":{"message":"  The   backend <B>\u0000 \u001b[31m<P>\u001b[0m at <A>   refused  "}}"#,
 ];
 
@@ -179,10 +183,13 @@ async fn nothing_that_an_upstream_tells_about_itself_gets_out() {
         all.extend([host, key, address]);
         for (index, body) in BODIES.iter().enumerate() {
             let provider = PROVIDERS[(round * BODIES.len() + index) % PROVIDERS.len()];
+            // a class has no space in its name
+            let class = provider.replace(' ', "");
+            let body = body.replace("<P>Ex", &format!("{class}Ex")).replace("<P>Er", &format!("{class}Er"));
             let filled =
                 [("<H>", host), ("<K>", key), ("<A>", address), ("<P>", provider), ("<M>", UPSTREAM), ("<B>", BACKEND)]
                     .iter()
-                    .fold((*body).to_owned(), |text, (mark, value)| text.replace(mark, value));
+                    .fold(body, |text, (mark, value)| text.replace(mark, value));
             // every status on every body, and every dialect, in the end
             let code = [400, 422, 500, 401, 403, 404, 409, 429, 503, 200][(round + index) % 10];
             let path = [CHAT, RESPONSES, MESSAGES][(round + index) % 3];
