@@ -164,7 +164,7 @@ async fn each_kind_of_answer_has_its_headers() {
     findings.none();
 }
 
-/// What is no HTTP is answered with an id and an envelope, too, or not at all.
+/// Taken over when it is sound, made otherwise; on `/v1/messages` under a third name, too.
 #[tokio::test]
 async fn a_request_id_is_on_every_answer_and_the_same_in_all_its_places() {
     let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
