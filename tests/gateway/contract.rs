@@ -27,7 +27,7 @@
 //! | http 12, `Retry-After` | `upstream::when_to_come_back` |
 //! | http 12, the last attempt | `upstream::the_last_attempt_decides_the_answer`; `replay::a_chain_of_failures_ends_with_the_last_one_and_the_whole_story` |
 //! | http 13, examples and steps | `sanitising::the_examples_of_the_contract` |
-//! | http 13, nothing leaks | `sanitising::nothing_that_an_upstream_tells_about_itself_gets_out`, `sanitising::an_error_inside_a_stream_is_cleaned_too`; `secrets` |
+//! | http 13, nothing leaks | `sanitising::nothing_that_an_upstream_tells_about_itself_gets_out`, `sanitising::no_kind_of_failure_inside_a_stream_gives_the_upstream_away`; `secrets` |
 //! | models 6, steps 1 to 3 and their rows | `max_tokens::every_row_of_the_table_on_every_dialect`, `max_tokens::what_is_no_integer_in_its_range_is_refused` |
 //! | models 6, both names | `max_tokens::both_names_are_adjusted_and_the_newer_one_is_reported` |
 //! | models 6, step 4 with an estimate | `max_tokens::what_is_left_of_the_context_bounds_the_value` |

@@ -118,6 +118,12 @@ impl Relay {
         if self.form == StreamForm::Events && (self.finished || chunk.kind == ChunkKind::Done) {
             return Ok(()); // nothing follows the last event, and there is no marker
         }
+        if event.name.as_deref() == Some(b"error") {
+            return Err(unusable());
+        }
+        if chunk.kind == ChunkKind::Other {
+            return Ok(()); // no JSON: words of the upstream, or nothing
+        }
         if chunk.failed && !self.begun {
             return Err(unusable());
         }
@@ -135,7 +141,8 @@ impl Relay {
                     return Err(unusable());
                 }
             }
-            ChunkKind::Content | ChunkKind::Other | ChunkKind::UsageOnly => self.finished |= chunk.finished,
+            ChunkKind::Other => {}
+            ChunkKind::Content | ChunkKind::UsageOnly => self.finished |= chunk.finished,
         }
         let trails = after_finish && !chunk.semantic && !chunk.finished && chunk.kind != ChunkKind::Done;
         if rewritten.drop || trails && !(self.client_wants_usage && chunk.usage.is_some()) {

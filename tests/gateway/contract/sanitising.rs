@@ -1,12 +1,14 @@
 //! http.md 13: what an upstream says about itself reaches no client, no log of everyday and no metric.
 
+use std::net::SocketAddr;
+
 use dgx_gateway_testkit::client::RawClient;
 use dgx_gateway_testkit::mock::{MockUpstream, Script};
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{Ask, CHAT, Findings, MESSAGES, RESPONSES, error, least, speaks_all, status, typed, with_type};
-use crate::harness::{Answer, BACKEND_KEY, Gateway, Setup};
+use crate::harness::{Answer, BACKEND_KEY, Gateway, Setup, Stage, soon};
 
 /// The id of the backend, which callers know as `local-1`.
 const BACKEND: &str = "secretbox";
@@ -91,12 +93,15 @@ const BODIES: [&str; 26] = [
     r#"{"error":{"message":"  The   backend <B>\u0000 \u001b[31m<P>\u001b[0m at <A>   refused  "}}"#,
 ];
 
+fn setup(addr: SocketAddr) -> Setup {
+    let mut backend = speaks_all(BACKEND, addr);
+    backend["label"] = json!("local-1");
+    Setup::new().backend(backend).model(typed("m", "chat", &[(BACKEND, UPSTREAM)])).log("info")
+}
+
 async fn started() -> (Gateway, MockUpstream) {
     let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
-    let mut backend = speaks_all(BACKEND, mock.addr());
-    backend["label"] = json!("local-1");
-    let setup = Setup::new().backend(backend).model(typed("m", "chat", &[(BACKEND, UPSTREAM)])).log("info");
-    (setup.start().await, mock)
+    (setup(mock.addr()).start().await, mock)
 }
 
 async fn asked(gateway: &Gateway, path: &str, stream: bool) -> Answer {
@@ -223,25 +228,86 @@ async fn nothing_that_an_upstream_tells_about_itself_gets_out() {
     findings.none();
 }
 
-/// The same inside a stream that has begun.
+fn event(name: &str, data: &Value) -> String {
+    let name = if name.is_empty() { String::new() } else { format!("event: {name}\n") };
+    format!("{name}data: {data}\n\n")
+}
+
+/// What stands before the failure, per dialect.
+fn begun(path: &str) -> String {
+    match path {
+        MESSAGES => {
+            let message = json!({"id": "m", "type": "message", "role": "assistant", "model": UPSTREAM, "content": [],
+                "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 1, "output_tokens": 1}});
+            let delta = json!({"type": "text_delta", "text": "hi"});
+            event("message_start", &json!({"type": "message_start", "message": message}))
+                + &event("content_block_delta", &json!({"type": "content_block_delta", "index": 0, "delta": delta}))
+        }
+        RESPONSES => {
+            let response =
+                json!({"id": "r", "object": "response", "model": UPSTREAM, "status": "in_progress", "output": []});
+            let created = json!({"type": "response.created", "sequence_number": 0, "response": response});
+            let delta = json!({"type": "response.output_text.delta", "sequence_number": 1, "delta": "hi",
+                "item_id": "i", "output_index": 0, "content_index": 0});
+            event("response.created", &created) + &event("response.output_text.delta", &delta)
+        }
+        _ => crate::harness::chunk_of_stream(UPSTREAM, "hi"),
+    }
+}
+
+/// Whatever comes in place of an event after the first words, in any dialect.
 #[tokio::test]
-async fn an_error_inside_a_stream_is_cleaned_too() {
-    let (gateway, mock) = started().await;
+async fn no_kind_of_failure_inside_a_stream_gives_the_upstream_away() {
+    let mut stage = Stage::open().await;
+    let gateway = setup(stage.addr).start().await;
     let mut findings = Findings::default();
-    let first = crate::harness::chunk_of_stream(UPSTREAM, "hi");
-    for (index, key) in KEYS.iter().enumerate() {
-        let (host, address) = (HOSTS[index % HOSTS.len()], ADDRESSES[index % ADDRESSES.len()]);
-        let text = format!("litellm.APIError: vLLM at {host} ({address}) refused {key} for {UPSTREAM} on {BACKEND}");
-        let event = json!({"error": {"message": text, "type": "openai_error", "code": 500, "param": key}});
-        let stream = format!("{first}data: {event}\n\ndata: [DONE]\n\n");
-        mock.push(with_type(200, "text/event-stream", stream));
-        let answer = asked(&gateway, CHAT, true).await;
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        findings.equal(&body, body.contains("\"error\""), true);
-        findings.equal(&body, body.contains("[DONE]"), false);
-        let id = answer.header("x-request-id").unwrap().to_owned();
-        let shown = body.replace(&id, "");
-        findings.equal(&body, leaks(&shown, &[host, key, address, BACKEND]), None);
+    let (host, key, address) = ("gpu-a.internal", "sk-abcdefgh12345678", "10.0.0.11:8000");
+    let text = format!("vLLM at {host} ({address}) refused {key} for {UPSTREAM} on {BACKEND}");
+    let failed = json!({"id": "r", "object": "response", "model": UPSTREAM, "status": "failed", "output": [],
+        "error": {"code": "server_error", "message": text}});
+    let endings = [
+        event("", &json!({"error": {"message": text, "code": 500}})),
+        event("", &json!({"error": text})),
+        event("error", &json!({"message": text})),
+        event("error", &json!({"type": "error", "error": {"type": "overloaded_error", "message": text}})),
+        event("error", &json!({"type": "error", "code": key, "message": text, "param": null, "sequence_number": 2})),
+        event("response.failed", &json!({"type": "response.failed", "sequence_number": 2, "response": failed})),
+        event("", &json!({"object": "error", "message": text, "code": 500})),
+        format!("data: {text}\n\n"),
+        format!(": {text}\n\n"),
+        format!("{text}\n\n"),
+        format!("event: error\ndata: {text}\n\n"),
+    ];
+    for path in [CHAT, RESPONSES, MESSAGES] {
+        for ending in &endings {
+            let mut client = gateway.client().await;
+            let mut body = least(path, "m");
+            body["stream"] = json!(true);
+            client
+                .send(&Method::POST, path, &[("content-type", "application/json")], body.to_string().as_bytes())
+                .await;
+            let mut caller = stage.caller().await;
+            caller.begin_stream().await;
+            caller.chunk(begun(path)).await;
+            let (status, headers) = client.read_head().await;
+            assert_eq!(status, 200);
+            let mut seen = String::new();
+            while !seen.contains("\"hi\"") {
+                seen += &client.piece().await.unwrap();
+            }
+            caller.chunk(ending).await;
+            caller.end_chunks().await;
+            while let Ok(Some(piece)) = soon("the end of the stream", client.raw.read_piece()).await {
+                seen += &String::from_utf8_lossy(&piece);
+            }
+            let what = format!("{path} {ending} {seen}");
+            // a response says itself that it failed
+            let failed = ["\"upstream_error\"", "\"response.failed\""].iter().any(|word| seen.contains(word));
+            findings.equal(&what, failed, true);
+            findings.equal(&what, seen.contains("[DONE]"), false);
+            let id = headers["x-request-id"].to_str().unwrap();
+            findings.equal(&what, leaks(&seen.replace(id, ""), &[host, key, address, BACKEND]), None);
+        }
     }
     findings.none();
 }
