@@ -149,7 +149,8 @@ impl Relay {
             return Ok(());
         }
         let bytes = match rewritten.data {
-            None => event.raw.clone(),
+            None if is_plain(event) => event.raw.clone(),
+            None => encode(event.name.as_deref(), &event.data),
             Some(data) => encode(event.name.as_deref(), &data),
         };
         self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
@@ -165,6 +166,12 @@ impl Relay {
         }
         Ok(())
     }
+}
+
+/// Whether an event has nothing but its name and its data: comments and other fields stay here.
+fn is_plain(event: &Event) -> bool {
+    let lines = event.raw.split(|byte| matches!(byte, b'\n' | b'\r'));
+    lines.filter(|line| !line.is_empty()).all(|line| line.starts_with(b"data:") || line.starts_with(b"event:"))
 }
 
 fn unusable() -> FilterError {

@@ -277,6 +277,10 @@ async fn no_kind_of_failure_inside_a_stream_gives_the_upstream_away() {
         format!(": {text}\n\n"),
         format!("{text}\n\n"),
         format!("event: error\ndata: {text}\n\n"),
+        format!(": {text}\ndata: {{\"choices\":[],\"type\":\"ping\"}}\n\n"),
+        format!("id: {key}\nx-host: {host}\ndata: {{\"choices\":[],\"type\":\"ping\"}}\n: {address}\n\n"),
+        format!(": {text}\rdata: {{\"choices\":[],\"type\":\"ping\"}}\r\r"),
+        format!("data: {{\"choices\":[],\"type\":\"ping\"}}\r: {text}\r\r"),
     ];
     for path in [CHAT, RESPONSES, MESSAGES] {
         for ending in &endings {
