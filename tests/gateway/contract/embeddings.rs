@@ -9,6 +9,11 @@ use crate::harness::{Answer, Gateway, Setup};
 const TOO_LARGE: &str = "embedding_input_too_large";
 const INVALID: &str = "invalid_field";
 
+/// The beginning of a body, for a message.
+fn short(body: &str) -> &str {
+    body.get(..body.floor_char_boundary(60)).unwrap()
+}
+
 async fn started() -> (Gateway, MockUpstream) {
     let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
     let mut fixed = typed("nomic-embed", "embedding", &[("first", "ok")]);
@@ -49,7 +54,7 @@ async fn inputs_have_forms_and_caps() {
     ];
     for input in passes {
         let body = json!({"model": "nomic-embed", "input": input}).to_string();
-        findings.equal(&body[..60.min(body.len())], asked(&gateway, &body).await.status, 200);
+        findings.equal(short(&body), asked(&gateway, &body).await.status, 200);
     }
     // bytes of the text, not of its escapes
     let escaped = format!(r#"{{"model":"nomic-embed","input":"{}"}}"#, "\\u0041".repeat(8192));
@@ -85,7 +90,7 @@ async fn inputs_have_forms_and_caps() {
     ] {
         let body = json!({"model": "nomic-embed", "input": input}).to_string();
         let answer = asked(&gateway, &body).await;
-        findings.add(&body[..60.min(body.len())], says(&answer, EMBEDDINGS, (400, code, param)));
+        findings.add(short(&body), says(&answer, EMBEDDINGS, (400, code, param)));
     }
     for body in ["[1,\"a\"]", "[1,[2]]", "[1.5]", "[1,1.0]", "[1,null]"] {
         let answer = asked(&gateway, &format!(r#"{{"model":"nomic-embed","input":{body}}}"#)).await;

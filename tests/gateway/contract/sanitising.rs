@@ -119,7 +119,7 @@ async fn the_examples_of_the_contract() {
     let (gateway, mock) = started().await;
     let mut findings = Findings::default();
     let long = "word ".repeat(200);
-    let cut = format!("{}…", &long[..511]);
+    let cut = format!("{}…", long.get(..511).unwrap());
     for (raw, expected) in [
         (
             "litellm.BadRequestError: OpenAIException - Invalid schema, see https://api.example.com/v1 key sk-abcdefghijkl",
