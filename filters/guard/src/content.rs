@@ -48,8 +48,12 @@ struct ContentExchange;
 impl Exchange for ContentExchange {
     async fn request_ready(&mut self, _body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         let traits = cx.facts.get::<ModelTraits>().copied().unwrap_or_default();
-        let refusal =
-            cx.facts.get::<Scan>().and_then(|scan| scan.findings.iter().find_map(|finding| refusal(finding, traits)));
+        let first = |scan: &Scan, arguments: bool| {
+            let of_step = |finding: &&Finding| (finding.problem == request::Problem::ToolArguments) == arguments;
+            scan.findings.iter().filter(of_step).find_map(|finding| refusal(finding, traits))
+        };
+        // the arguments of tool calls are a step of their own, after the images, wherever they stand
+        let refusal = cx.facts.get::<Scan>().and_then(|scan| first(scan, false).or_else(|| first(scan, true)));
         refusal.map_or(Ok(Flow::Continue), Err)
     }
 }

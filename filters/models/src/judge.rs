@@ -23,9 +23,15 @@ pub(crate) fn needs_body(status: StatusCode) -> bool {
 pub(crate) fn retry_after(headers: &HeaderMap) -> Duration {
     let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| {
         let text = text.trim();
-        text.parse::<u64>().ok().map(Duration::from_secs).or_else(|| until(text))
+        seconds_of(text).or_else(|| until(text))
     });
     seconds.unwrap_or(DEFAULT_RETRY).min(LONGEST_RETRY)
+}
+
+/// Digits, however many: what no number holds is long in any case.
+fn seconds_of(text: &str) -> Option<Duration> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().map_or(LONGEST_RETRY, Duration::from_secs))
 }
 
 /// A date in the form of HTTP.
@@ -45,8 +51,8 @@ pub(crate) fn status(
     let refusal = classify(status.as_u16(), body);
     match (status.as_u16(), refusal) {
         (_, UpstreamRefusal::ContextLength) => fail(
-            FilterError::client(E::ContextLengthExceeded, "The prompt does not fit the context of this model.")
-                .param("messages"),
+            // what the backend says names its window
+            FilterError::client(E::ContextLengthExceeded, say(body)).param("messages"),
         ),
         (400, UpstreamRefusal::MaxTokensTooSmall) => fail(
             FilterError::client(E::MaxTokensBelowMinimum, "This model needs a larger max_tokens.").param("max_tokens"),
@@ -169,6 +175,7 @@ mod tests {
             retry_after(&headers).as_secs()
         };
         assert_eq!((wait("7"), wait("999999"), wait("soon")), (7, 3600, 60));
+        assert_eq!((wait("99999999999999999999999"), wait("-5"), wait("+5"), wait("")), (3600, 60, 60, 60));
         let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(30));
         assert!((28..=30).contains(&wait(&date)));
         assert_eq!(retry_after(&HeaderMap::new()).as_secs(), 60);

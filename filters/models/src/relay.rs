@@ -136,6 +136,12 @@ impl Relay {
         if self.form == StreamForm::Events && (self.finished || chunk.kind == ChunkKind::Done) {
             return Ok(()); // nothing follows the last event, and there is no marker
         }
+        if event.name.as_deref() == Some(b"error") {
+            return Err(unusable());
+        }
+        if chunk.kind == ChunkKind::Other {
+            return Ok(()); // no JSON: words of the upstream, or nothing
+        }
         if chunk.failed && !self.begun {
             return Err(unusable());
         }
@@ -154,7 +160,8 @@ impl Relay {
                     return Err(unusable());
                 }
             }
-            ChunkKind::Content | ChunkKind::Other | ChunkKind::UsageOnly => self.finished |= chunk.finished,
+            ChunkKind::Other => {}
+            ChunkKind::Content | ChunkKind::UsageOnly => self.finished |= chunk.finished,
         }
         if chunk.kind == ChunkKind::Done || after_finish && chunk.usage.is_some() {
             self.tell_cost(out);
@@ -164,7 +171,8 @@ impl Relay {
             return Ok(());
         }
         let bytes = match rewritten.data {
-            None => event.raw.clone(),
+            None if is_plain(event) => event.raw.clone(),
+            None => encode(event.name.as_deref(), &event.data),
             Some(data) => encode(event.name.as_deref(), &data),
         };
         self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
@@ -203,6 +211,12 @@ impl Relay {
             out.push(account.event(kind, &self.stamp, &self.model, self.client_wants_usage));
         }
     }
+}
+
+/// Whether an event has nothing but its name and its data: comments and other fields stay here.
+fn is_plain(event: &Event) -> bool {
+    let lines = event.raw.split(|byte| matches!(byte, b'\n' | b'\r'));
+    lines.filter(|line| !line.is_empty()).all(|line| line.starts_with(b"data:") || line.starts_with(b"event:"))
 }
 
 pub(crate) fn unusable() -> FilterError {

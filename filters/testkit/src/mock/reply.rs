@@ -182,7 +182,7 @@ fn echo(request: &Request<'_>) -> Bytes {
     }
     json!({"object": "echo", "method": request.method.as_str(), "path": request.path,
         "version": format!("{:?}", request.version), "length": request.body.len(), "sha256": digest,
-        "headers": headers})
+        "headers": headers, "data": []})
     .to_string()
     .into()
 }

@@ -13,6 +13,9 @@ use super::usage::Reported;
 /// Members of which an answer has at least one that is not empty.
 const ANSWERS: [&str; 8] = ["choices", "content", "data", "embedding", "embeddings", "output", "results", "text"];
 
+/// The one member of a count of tokens.
+const COUNT: &str = "input_tokens";
+
 /// An answer as the client may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RewrittenBody {
@@ -38,11 +41,15 @@ pub struct NotAnAnswer {
 ///
 /// # Errors
 ///
-/// [`NotAnAnswer`] when the body is not a JSON object, or reports an error in place of an answer.
+/// [`NotAnAnswer`] when the body is not a JSON object, reports an error in place of an answer, or has no answer.
 pub fn rewrite_body(body: &[u8], model: &str) -> Result<RewrittenBody, NotAnAnswer> {
     let members = Members::parse(body).ok_or(NotAnAnswer { status: None })?;
     if let Some(status) = error_in_place_of_answer(&members) {
         return Err(NotAnAnswer { status });
+    }
+    // words of an upstream about itself, most of the time
+    if ANSWERS.iter().chain([&COUNT]).all(|name| members.value(name).is_none()) {
+        return Err(NotAnAnswer { status: None });
     }
     let Reported { usage, cost_usd } = Reported::read(members.value("usage"));
     let edited = members.edited(|member| match &*member.name {
@@ -111,7 +118,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_right_keeps_every_byte() {
-        for body in [r#" {"model":"my-model" ,"choices":[ ]} "#, "{}", r#"{"text":"spoken"}"#] {
+        for body in [r#" {"model":"my-model" ,"choices":[ ]} "#, r#"{"input_tokens":7}"#, r#"{"text":"spoken"}"#] {
             assert_eq!(rewritten(body).body, body);
         }
     }
@@ -141,6 +148,9 @@ mod tests {
             (r#"{"error":{"code":400.0}}"#, None),
             (r#"{"error":"x","choices":null}"#, None),
             (r#"{"object":"error","message":"x","code":404}"#, Some(404)),
+            ("{}", None),
+            (r#"{"detail":"x at host.internal"}"#, None),
+            (r#"{"error":null}"#, None),
         ] {
             assert_eq!(rewrite_body(body.as_bytes(), "m"), Err(NotAnAnswer { status }), "{body}");
         }
@@ -161,7 +171,11 @@ mod tests {
 
     #[test]
     fn an_answer_may_mention_an_error() {
-        for body in [r#"{"error":null}"#, r#"{"error":{"code":500},"choices":[{}]}"#, r#"{"error":"x","data":[1]}"#] {
+        for body in [
+            r#"{"error":null,"choices":[]}"#,
+            r#"{"error":{"code":500},"choices":[{}]}"#,
+            r#"{"error":"x","data":[1]}"#,
+        ] {
             assert_eq!(rewritten(body).body, body);
         }
     }

@@ -21,7 +21,7 @@ pub enum ChunkKind {
     Done,
     /// The upstream reports a failure within the stream.
     Error,
-    /// Not a JSON object; passed on as it is.
+    /// Not a JSON object.
     Other,
     /// The chunk that reports usage and has no choices.
     UsageOnly,

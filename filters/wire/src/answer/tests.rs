@@ -284,6 +284,6 @@ proptest! {
     #[test]
     fn any_bytes_are_survived(data in proptest::collection::vec(proptest::sample::select(b"{}[]\",:\\ model12.e-\xFF".to_vec()), 0..40)) {
         let rewritten = rewrite_chunk(&Bytes::from(data.clone()), &SILENT);
-        prop_assert_eq!(rewritten.chunk.kind == ChunkKind::Other, rewrite_body(&data, "m").is_err());
+        prop_assert!(rewritten.chunk.kind != ChunkKind::Other || rewrite_body(&data, "m").is_err());
     }
 }

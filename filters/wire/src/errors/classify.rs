@@ -129,9 +129,13 @@ fn names_a_model(statement: &Statement) -> bool {
 
 fn names_an_object(statement: &Statement) -> bool {
     const CODES: [&str; 2] = ["previous_response_not_found", "file_not_found"];
-    const PHRASES: [&str; 9] = [
+    const PHRASES: [&str; 13] = [
         "no such file",
+        "no file found",
+        "file not found",
+        "file file-",
         "file with id",
+        "response not found",
         "file id",
         "no such response",
         "response with id",

@@ -8,11 +8,13 @@ use regex::Regex;
 
 use super::upstream_text;
 
+mod escapes;
 mod paths;
 mod patterns;
 mod places;
 mod secrets;
 
+use self::escapes::Escapes;
 use self::paths::Paths;
 use self::patterns::{one_of, pattern};
 use self::places::Places;
@@ -56,6 +58,7 @@ const PROVIDERS: [&str; 19] = [
 /// Makes messages out of upstream error bodies. Built once per configuration.
 #[derive(Debug)]
 pub struct Sanitizer {
+    escapes: Escapes,
     exceptions: Regex,
     paths: Paths,
     secrets: Secrets,
@@ -68,6 +71,7 @@ impl Sanitizer {
     pub fn new(hosts: impl IntoIterator<Item = String>, names: impl IntoIterator<Item = String>) -> Self {
         let names = names.into_iter().chain(PROVIDERS.map(str::to_owned));
         Self {
+            escapes: Escapes::new(),
             exceptions: pattern(r"^((\w+\.)*\w*(Error|Exception)\s*[:-]\s*)+"),
             paths: Paths::new(),
             secrets: Secrets::new(),
@@ -80,11 +84,11 @@ impl Sanitizer {
     /// the client sent.
     #[must_use]
     pub fn message(&self, raw_body: &[u8], upstream_model: &str, slug: &str) -> String {
-        let text = readable(upstream_text::message(raw_body));
+        let text = readable(&self.escapes.plain(cut(&upstream_text::message(raw_body))));
         let text = self.exceptions.replace(text.trim_start(), "");
         let text = if upstream_model.is_empty() { text.into_owned() } else { text.replace(upstream_model, slug) };
         let text = self.places.hide_urls(&text);
-        let text = self.paths.hide(&text);
+        let text = self.paths.hide(&self.escapes.apart(&self.paths.hide(&text)));
         let text = self.secrets.hide(&text);
         let text = self.places.hide_addresses(&text);
         let text = self.places.hide_hosts(&text);
@@ -97,9 +101,13 @@ impl Sanitizer {
     }
 }
 
-/// Cut to what is looked at, control characters as spaces.
-fn readable(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_RAW_BYTES));
+/// What is looked at.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_RAW_BYTES)).unwrap_or_default()
+}
+
+/// Control characters as spaces.
+fn readable(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 

@@ -52,7 +52,21 @@ fn the_most_specific_text_is_taken() {
 #[test]
 fn control_characters_and_white_space_become_one_space() {
     assert_eq!(clean("a\u{0}b\r\n\t c\u{85}\u{a0} d "), "a b c d");
-    assert_eq!(clean(r#"{"message":"a\u001b[31mred"}"#), "a [31mred");
+    assert_eq!(clean(r#"{"message":"a\u001b[31mred"}"#), "a red");
+}
+
+#[test]
+fn marks_of_terminals_and_of_json_hide_no_word() {
+    for (raw, expected) in [
+        ("\u{1b}[31mvLLM\u{1b}[0m: \u{1b}[1;4msk-abcdefgh1234\u{1b}[m", "upstream : [secret]"),
+        (r#"[{"msg":"bad\nsk-abcdefgh1234\t10.0.0.1\r\nvllm"}]"#, r#"[{"msg":"bad [secret] [address] upstream"}]"#),
+        (r"x\\nhf_abcdefgh1234\u000agpu-a.internal", "x [secret] [host]"),
+        (r"x \u001b[31mgroq\u001b[0m", "x upstream"),
+        (r"at http:\/\/gpu-a:8000\/v1", "at [url]"),
+        (r"no \nabc in C:\new\table", "no abc in [path]"),
+    ] {
+        assert_eq!(clean(raw), expected, "{raw}");
+    }
 }
 
 #[test]
