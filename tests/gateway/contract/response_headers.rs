@@ -24,6 +24,14 @@ const LIMITED: [&str; 3] =
     ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"];
 const RETRY: [&str; 2] = ["retry-after", "retry-after-ms"];
 const SERVED: [&str; 3] = ["spass-attempts", "spass-resolved-backend", "spass-resolved-model"];
+const COST: [&str; 6] = [
+    "spass-cost-available",
+    "spass-cost-eur",
+    "spass-cost-exchange-rate",
+    "spass-cost-exchange-rate-source",
+    "spass-cost-source",
+    "spass-cost-usd",
+];
 const AUGMENTED: &str = "spass-augment-applied";
 const APPLIED: [&str; 2] = ["spass-applied", "x-rust-api-applied"];
 
@@ -92,7 +100,7 @@ async fn each_kind_of_answer_has_its_headers() {
         let answer = Ask::post(path, least(path, kind).to_string()).bearer(USER).of(gateway.addr).await;
         answer.is_ok();
         let augmented: &[&str] = if path == CHAT { &[AUGMENTED] } else { &[] };
-        findings.equal(path, names(&answer), expected(path, &[&LIMITED, &SERVED, augmented]));
+        findings.equal(path, names(&answer), expected(path, &[&LIMITED, &SERVED, &COST, augmented]));
         if !matches!(path, super::EMBEDDINGS | super::RERANK | super::IMAGES | SPEECH) {
             let mut body = least(path, kind);
             body["stream"] = json!(true);
@@ -108,7 +116,11 @@ async fn each_kind_of_answer_has_its_headers() {
             body[if path == super::RESPONSES { "max_output_tokens" } else { "max_tokens" }] = json!(1);
             let answer = Ask::post(path, body.to_string()).bearer(USER).of(gateway.addr).await;
             let what = format!("floored on {path}");
-            findings.equal(&what, names(answer.is_ok()), expected(path, &[&LIMITED, &SERVED, augmented, &APPLIED]));
+            findings.equal(
+                &what,
+                names(answer.is_ok()),
+                expected(path, &[&LIMITED, &SERVED, &COST, augmented, &APPLIED]),
+            );
         }
     }
 
