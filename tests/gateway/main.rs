@@ -32,6 +32,8 @@ mod headers;
 #[cfg(test)]
 mod held;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod keepalive;
