@@ -1,5 +1,9 @@
 //! Peers that break the protocol, stand still or flood: the outcome is bounded and clear, and nothing stays behind.
 
+mod bodies;
+mod http2;
+mod patience;
+mod readers;
 mod upstreams;
 
 use crate::harness::{Client, Gateway, SOON, until};

@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod aborts;
+#[cfg(test)]
 mod alive;
 #[cfg(test)]
 mod augment;
