@@ -56,6 +56,11 @@ async fn visit(addr: std::net::SocketAddr, seed: u64) -> bool {
     whole
 }
 
+#[expect(clippy::disallowed_methods, reason = "says how long this test runs, and nothing to what it tests")]
+fn clients() -> usize {
+    std::env::var(VARIABLE).map_or(CLIENTS, |count| count.parse().unwrap())
+}
+
 fn sound() -> Behaviour {
     let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("audio/wav"))]);
     Behaviour::Status { status: StatusCode::OK, headers, body: "RIFF".into() }
@@ -63,8 +68,8 @@ fn sound() -> Behaviour {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_clients_that_leave_at_random_moments_leave_nothing_behind() {
-    let clients = std::env::var(VARIABLE).map_or(CLIENTS, |count| count.parse().unwrap());
-    let seed = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
+    let clients = clients();
+    let seed = u64::from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos());
     println!("{clients} clients, seed {seed}");
     let answer = Answer {
         before_head: Duration::from_millis(4),

@@ -14,6 +14,8 @@ use crate::harness::{BEARER, Gateway, Setup, Stage, chunk_of_stream, soon, until
 
 const NAME: &str = "upstream-name-of-m";
 const SLOW: usize = 200;
+/// How long it may take until the buffers of the system are full, some megabytes for each of them.
+const FILLING: Duration = Duration::from_secs(90);
 const MIB: usize = 1024 * 1024;
 
 fn request(stream: bool) -> String {
@@ -63,12 +65,16 @@ async fn slow_readers_slow_their_upstreams_down_and_take_no_memory() {
     }
     // until nobody takes much any more: what fits in the buffers of the system is there
     let mut last = 0;
-    until("the upstreams stand still", async || {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = taken.load(Ordering::SeqCst);
-        now - std::mem::replace(&mut last, now) < SLOW * 8 * 1024
-    })
-    .await;
+    let filled = tokio::time::timeout(FILLING, async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = taken.load(Ordering::SeqCst);
+            if now - std::mem::replace(&mut last, now) < SLOW * 8 * 1024 {
+                return;
+            }
+        }
+    });
+    assert!(filled.await.is_ok(), "the upstreams never stand still");
     let (full, before) = (taken.load(Ordering::SeqCst), gateway.memory("VmRSS"));
     tokio::time::sleep(Duration::from_secs(4)).await;
     let (more, after) = (taken.load(Ordering::SeqCst) - full, gateway.memory("VmRSS"));
