@@ -5,13 +5,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use dgx_gateway::proxy::fuzzing as core;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_filter::facts::{Augmentation, Principal};
-use dgx_gateway_filter::services::AuthFailures;
+use dgx_gateway_filter::services::{AuthFailures, Noted};
 use dgx_gateway_filter::{BuildEnv, ErrorCode, Filter, FilterError, FilterKind, Flow, ServiceKind};
 use dgx_gateway_guard::{Headers, HeadersConfig};
 use dgx_gateway_identity::config::{AuthSettings, Settings};
@@ -43,8 +42,8 @@ struct Filters {
 struct Tolerant;
 
 impl AuthFailures for Tolerant {
-    fn note(&self, _: Option<IpAddr>) -> Result<(), Duration> {
-        Ok(())
+    fn note<'a>(&'a self, _: Option<IpAddr>, _: &str) -> Noted<'a> {
+        Noted::Now(Ok(()))
     }
 }
 

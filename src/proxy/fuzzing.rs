@@ -34,6 +34,8 @@ pub fn to_upstream(headers: &HeaderMap) -> Option<HeaderMap> {
         path: "/".to_owned(),
         headers: HeaderMap::new(),
         body: Rope::new(),
+        patches: Vec::new(),
+        keep_alive: None,
         timeouts: AttemptTimeouts { first_byte: None, idle: None, total: limit, total_once_begun: limit },
     };
     let upstream = Upstream {
@@ -45,7 +47,7 @@ pub fn to_upstream(headers: &HeaderMap) -> Option<HeaderMap> {
     let (mut client, ()) = http::Request::new(()).into_parts();
     client.headers = headers.clone();
     let id = request_id(headers);
-    let head = heads::to_upstream(&mut request, &upstream, &client, &id, Framing::Replayed).ok()?;
+    let head = heads::to_upstream(&mut request, &upstream, &client, &id, Framing::Replayed(0)).ok()?;
     let parts: http::request::Parts = head.into();
     Some(parts.headers)
 }

@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod aborts;
+#[cfg(test)]
 mod alive;
 #[cfg(test)]
 mod augment;
@@ -35,6 +37,8 @@ mod grpc;
 mod headers;
 #[cfg(test)]
 mod held;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
