@@ -17,6 +17,9 @@ pub(crate) const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 /// Most that is held before the first event that means something: as much as one event.
 const MAX_HELD_BYTES: usize = MAX_EVENT_BYTES;
 
+/// The marker that ends a stream, however the upstream wrote it.
+const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
+
 /// Rewrites the stream of one attempt.
 pub(crate) struct Relay {
     framer: Framer,
@@ -109,7 +112,8 @@ impl Relay {
     }
 
     fn event(&mut self, event: &Event, out: &mut Out) -> Result<(), FilterError> {
-        if event.is_comment || self.done {
+        // without data it is no event (a reader of the specification drops it, others trip over it)
+        if event.data.is_empty() || self.done {
             return Ok(());
         }
         let rules = Rules { model: &self.model, client_wants_usage: self.client_wants_usage };
@@ -121,13 +125,16 @@ impl Relay {
         if chunk.failed && !self.begun {
             return Err(unusable());
         }
+        if is_broken(event, chunk.kind) {
+            // once nothing is missing, what follows is dropped, whatever it is
+            return if self.complete() { Ok(()) } else { Err(unusable()) };
+        }
         self.usage = later_usage(self.usage, chunk.usage);
         // after the finish only usage and the marker may follow; some servers report usage on a chunk with an empty choice
         let after_finish = self.finished && chunk.choices.within(self.ended);
         self.choices = self.choices.and(chunk.choices);
         self.ended = self.ended.and(chunk.ended);
         match chunk.kind {
-            ChunkKind::Error => return Err(unusable()),
             ChunkKind::Done => {
                 self.done = true;
                 // a marker after nothing is no answer
@@ -135,15 +142,18 @@ impl Relay {
                     return Err(unusable());
                 }
             }
-            ChunkKind::Content | ChunkKind::Other | ChunkKind::UsageOnly => self.finished |= chunk.finished,
+            ChunkKind::Content | ChunkKind::Error | ChunkKind::Other | ChunkKind::UsageOnly => {
+                self.finished |= chunk.finished;
+            }
         }
-        let trails = after_finish && !chunk.semantic && !chunk.finished && chunk.kind != ChunkKind::Done;
+        // text that follows a finish passes: some servers state a finish on every chunk
+        let trails = after_finish && !chunk.semantic && chunk.kind != ChunkKind::Done;
         if rewritten.drop || trails && !(self.client_wants_usage && chunk.usage.is_some()) {
             return Ok(());
         }
-        let bytes = match rewritten.data {
-            None => event.raw.clone(),
-            Some(data) => encode(event.name.as_deref(), &data),
+        let bytes = match chunk.kind {
+            ChunkKind::Done => DONE,
+            _ => in_one_line(event, rewritten.data),
         };
         self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
         if self.begun || chunk.semantic || chunk.finished || self.done {
@@ -158,6 +168,25 @@ impl Relay {
         }
         Ok(())
     }
+}
+
+/// Whether an event reports a failure, or cannot be read at all.
+pub(crate) fn is_broken(event: &Event, kind: ChunkKind) -> bool {
+    matches!(kind, ChunkKind::Error | ChunkKind::Other) || event.name.as_deref() == Some(b"error")
+}
+
+/// The event as clients get it, with `data` in place of its own: a name if it has one, one line of JSON, a blank line.
+/// A copy is made only if it came in another form.
+pub(crate) fn in_one_line(event: &Event, data: Option<Bytes>) -> Bytes {
+    if data.is_none() && event.is_plain() {
+        return event.raw.clone();
+    }
+    let mut data = data.unwrap_or_else(|| event.data.clone());
+    if data.contains(&b'\n') {
+        // within a string it would be escaped
+        data = data.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
+    }
+    encode(event.name.as_deref(), &data)
 }
 
 pub(crate) fn unusable() -> FilterError {
