@@ -158,6 +158,7 @@ impl Exchange for ModelsExchange {
         self.relay = None;
         self.media_type = None;
         self.sound = None;
+        attempt.decode_answer = true;
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
         if let Some((name, value)) = &entry.backend.credential {
             attempt.headers.insert(name.clone(), value.clone());
