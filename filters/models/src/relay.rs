@@ -221,7 +221,11 @@ impl Out {
 }
 
 #[cfg(test)]
+mod corpus_tests;
+#[cfg(test)]
 mod events_tests;
+#[cfg(test)]
+mod oracle;
 
 #[cfg(test)]
 mod tests {
