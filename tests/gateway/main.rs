@@ -16,6 +16,8 @@ mod cancel;
 #[cfg(test)]
 mod codings;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod cors;
 #[cfg(test)]
 mod dialects;
