@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{CORPUS, asked, rest, started, without_own_events};
 use crate::harness::{Stage, chunk_of_stream, finish_of_stream};
 
-/// Half of the time for which a receiver may put off an acknowledgement: with Nagle's algorithm each event waits for it.
-const WITHOUT_DELAY: Duration = Duration::from_millis(20);
+/// Less than the 40 ms for which Linux puts an acknowledgement off: with Nagle's algorithm each second write waits for it.
+const WITHOUT_DELAY: Duration = Duration::from_millis(30);
 
 #[tokio::test]
 async fn the_stream_of_every_provider_arrives_whole_and_byte_by_byte() {
@@ -106,6 +106,7 @@ async fn neither_leg_puts_small_writes_off() {
         rest(&mut client).await;
     }
     let (event, request) = (median(events), median(requests));
+    println!("event {event:?}, request {request:?}");
     assert!(event < WITHOUT_DELAY && request < WITHOUT_DELAY, "event {event:?}, request {request:?}");
 }
 
@@ -146,6 +147,7 @@ async fn a_stream_of_hundreds_of_megabytes_leaves_the_memory_flat() {
         }
     }
     let peak = gateway.memory("VmHWM");
+    println!("{} MiB before, {} MiB at the peak", before / MIB, peak / MIB);
     assert!(seen > LONG * 9 / 10 && last.contains("[DONE]"), "{seen}");
     assert!(peak <= before + FLAT, "{} MiB before, {} MiB at the peak", before / MIB, peak / MIB);
     drop(sender.await.unwrap());
