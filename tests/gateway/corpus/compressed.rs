@@ -147,3 +147,18 @@ async fn a_compressed_answer_arrives_plain_and_stays_within_its_limit() {
     let grown = gateway.memory("VmHWM").saturating_sub(before);
     assert!(grown < 220 * MIB, "{} MiB", grown / MIB);
 }
+
+#[tokio::test]
+async fn a_compressed_count_arrives_plain() {
+    let mut stage = Stage::open().await;
+    let gateway = started(&stage).await;
+    let request = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).to_string();
+    let mut client = gateway.client().await;
+    let headers = [("content-type", "application/json")];
+    client.send(&http::Method::POST, "/v1/messages/count_tokens", &headers, request.as_bytes()).await;
+    let mut caller = stage.caller().await;
+    let body = gzip(&["{\"input_tokens\": 4242}"]).concat();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: gzip\r\n";
+    caller.write([format!("{head}content-length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat()).await;
+    assert_eq!(client.answer().await.is_ok().json()["input_tokens"], 4242);
+}
