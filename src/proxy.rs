@@ -15,6 +15,7 @@ mod attempt;
 mod body;
 mod bridge;
 mod client_ip;
+mod compressed;
 mod connections;
 mod context;
 mod cors;
@@ -46,6 +47,7 @@ use pingora::{Error, ErrorType, Result};
 
 use self::admit::{Admitted, Stop, admit};
 use self::attempt::{Judged, Next, Stage, failure_of};
+use self::compressed::{Compressed, UnknownCoding};
 use self::duplex::Duplex;
 use self::heads::Framing;
 use self::replay::{Length, ReplayHandle};
@@ -278,6 +280,15 @@ impl ProxyHttp for Gateway {
         }
         ctx.attempt.stage = Stage::Relaying;
         let mut seen = heads::from_upstream(response)?;
+        if ctx.attempt.request.as_ref().is_some_and(|request| request.decode_answer) {
+            match Compressed::of(&mut seen) {
+                Ok(compressed) => ctx.attempt.compressed = compressed,
+                Err(UnknownCoding) => {
+                    let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
+                    return Err(retry(ctx.untouched(session), &next));
+                }
+            }
+        }
         match ctx.judge(session.req_header(), &AttemptResult::Head(&seen)) {
             Next::Relay => {
                 if let Err(error) = ctx.response_head(session.req_header(), &mut seen) {
@@ -305,10 +316,11 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        ctx.attempt.decode(part, end);
         let Stage::Held(judged) = &mut ctx.attempt.stage else { return Ok(None) };
         let piece = part.take().unwrap_or_default();
-        let room = judged.max_bytes.saturating_sub(judged.body.len());
-        judged.complete = piece.len() <= room;
+        let room = judged.room();
+        judged.complete = piece.len() <= room && !ctx.attempt.undecodable;
         if !ctx.held_answer.raise_by(piece.len().min(room)) {
             return Err(refuse(ctx, body::overloaded()));
         }
@@ -349,7 +361,10 @@ impl ProxyHttp for Gateway {
             }
             Stage::Relaying | Stage::Waiting => {}
         }
-        if let Err(error) = ctx.response_chunk(session.req_header(), part, end) {
+        let sound = !ctx.attempt.undecodable;
+        let passed = ctx.response_chunk(session.req_header(), part, end && sound);
+        let passed = passed.and_then(|()| if sound { Ok(()) } else { Err(compressed::damaged()) });
+        if let Err(error) = passed {
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
             // error is therefore said as one more piece, and the wrapper stops the engine after it.
             if ctx.untouched(session) {

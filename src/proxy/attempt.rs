@@ -12,6 +12,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
+use super::compressed::{self, Compressed};
 use super::context::{Chain, RequestCtx};
 use super::replay::{Alive, Prepared, STALLED, TOTAL};
 use crate::route::Route;
@@ -25,6 +26,13 @@ pub(super) struct Judged {
     pub body: BytesMut,
     pub max_bytes: usize,
     pub complete: bool,
+}
+
+impl Judged {
+    /// How much more of it may be read.
+    pub(super) fn room(&self) -> usize {
+        self.max_bytes.saturating_sub(self.body.len())
+    }
 }
 
 /// How far the response of an attempt has come.
@@ -60,6 +68,10 @@ pub(super) struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
     /// How far its response has come.
     pub stage: Stage,
+    /// The response comes compressed, and is decoded.
+    pub compressed: Option<Compressed>,
+    /// It is not what its coding says; nothing behind this can be read.
+    pub undecodable: bool,
     /// What filters kept back until the end of a body that ended with trailers.
     pub rest: Option<Bytes>,
     /// The pooled connection was dead once already; the same target is not tried a third time.
@@ -74,6 +86,20 @@ impl Attempt {
         self.index += 1;
         self.stale = false;
         self.again = false;
+    }
+
+    /// Puts the decoded bytes of a compressed response in the place of a piece.
+    pub(super) fn decode(&mut self, part: &mut Option<Bytes>, end: bool) {
+        let Some(compressed) = &mut self.compressed else { return };
+        let most = match &self.stage {
+            Stage::Held(judged) => judged.room().saturating_add(1),
+            _ => compressed::MAX_PIECE_BYTES,
+        };
+        if self.undecodable {
+            *part = None;
+        } else {
+            self.undecodable = compressed.decode(part, end, most).is_err();
+        }
     }
 
     /// Stays at the same target for another attempt; false when it has been repeated already.
@@ -109,6 +135,7 @@ impl RequestCtx {
             patches: Vec::new(),
             timeouts: AttemptTimeouts { first_byte: None, idle: None, total, total_once_begun: total },
             keep_alive: None,
+            decode_answer: false,
         };
         fill_fixed(&route, head, &mut request);
         for exchange in &mut self.chain.exchanges {
@@ -125,6 +152,8 @@ impl RequestCtx {
             replay.prepare(Prepared { body, patches, timeouts, version, alive });
         }
         self.attempt.stage = Stage::Waiting;
+        self.attempt.compressed = None;
+        self.attempt.undecodable = false;
         self.held_answer.give_back();
         self.attempt.request = Some(request);
         self.attempt.upstream = Some(Arc::clone(&upstream));

@@ -1,4 +1,4 @@
-//! Compressed request bodies: decoded piece by piece, so that neither the memory nor the limit of a body depends on
+//! Compressed bodies: decoded piece by piece, so that neither the memory nor the limit of a body depends on
 //! how well it was compressed.
 
 use std::io::{Error, ErrorKind, Result, Write};
@@ -71,6 +71,20 @@ impl Decoder {
                     }
                 }
             }
+        }
+    }
+
+    /// Hands over what the pieces so far have come to, so that nothing waits for the next one.
+    pub(super) fn flush<E: From<Error>>(
+        &mut self,
+        mut take: impl FnMut(Bytes) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        match self {
+            Self::Gzip(decoder) => {
+                decoder.flush()?;
+                give(decoder.get_mut(), &mut take)
+            }
+            Self::Zstd { .. } => Ok(()), // keeps nothing back
         }
     }
 

@@ -20,6 +20,8 @@ mod codings;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod cors;
 #[cfg(test)]
 mod cost;

@@ -108,6 +108,9 @@ pub struct AttemptRequest {
     pub timeouts: AttemptTimeouts,
     /// How the answer is kept alive while nothing of it comes; `None`: the client waits.
     pub keep_alive: Option<KeepAlive>,
+    /// Whether an answer that comes compressed, although that was not asked for, is decoded before a filter sees it.
+    /// One in a coding that nobody knows then counts as a broken connection.
+    pub decode_answer: bool,
 }
 
 /// Keeps an answer alive of which nothing comes, in a protocol in which that can be said.

@@ -126,6 +126,7 @@ impl Exchange for CountExchange {
         let Some(chosen) = &self.chosen else { return Ok(()) };
         self.current = attempt.index;
         self.told = false;
+        attempt.decode_answer = true;
         attempt.headers.insert(header::CONTENT_TYPE, JSON);
         attempt.headers.insert(header::ACCEPT, JSON);
         let Some(entry) = chosen.entries.get(attempt.index) else {

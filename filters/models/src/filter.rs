@@ -168,6 +168,7 @@ impl Exchange for ModelsExchange {
         self.relay = None;
         self.media_type = None;
         self.sound = None;
+        attempt.decode_answer = true;
         self.account = open_account(&self.service, chosen, entry, cx);
         attempt.path = format!("{}{}", entry.backend.base_path, self.protocol.path());
         if let Some((name, value)) = &entry.backend.credential {

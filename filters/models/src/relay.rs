@@ -18,6 +18,9 @@ pub(crate) const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 /// Most that is held before the first event that means something: as much as one event.
 const MAX_HELD_BYTES: usize = MAX_EVENT_BYTES;
 
+/// The marker that ends a stream, however the upstream wrote it.
+const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
+
 /// Rewrites the stream of one attempt.
 pub(crate) struct Relay {
     framer: Framer,
@@ -127,7 +130,8 @@ impl Relay {
     }
 
     fn event(&mut self, event: &Event, out: &mut Out) -> Result<(), FilterError> {
-        if event.is_comment || self.done {
+        // without data it is no event (a reader of the specification drops it, others trip over it)
+        if event.data.is_empty() || self.done {
             return Ok(());
         }
         let rules = Rules { model: &self.model, client_wants_usage: self.client_wants_usage };
@@ -136,14 +140,12 @@ impl Relay {
         if self.form == StreamForm::Events && (self.finished || chunk.kind == ChunkKind::Done) {
             return Ok(()); // nothing follows the last event, and there is no marker
         }
-        if event.name.as_deref() == Some(b"error") {
-            return Err(unusable());
-        }
-        if chunk.kind == ChunkKind::Other {
-            return Ok(()); // no JSON: words of the upstream, or nothing
-        }
         if chunk.failed && !self.begun {
             return Err(unusable());
+        }
+        if is_broken(event, chunk.kind) {
+            // once nothing is missing, what follows is dropped, whatever it is
+            return if self.complete() { Ok(()) } else { Err(unusable()) };
         }
         self.usage = later_usage(self.usage, chunk.usage);
         self.book(event, &chunk);
@@ -152,7 +154,6 @@ impl Relay {
         self.choices = self.choices.and(chunk.choices);
         self.ended = self.ended.and(chunk.ended);
         match chunk.kind {
-            ChunkKind::Error => return Err(unusable()),
             ChunkKind::Done => {
                 self.done = true;
                 // a marker after nothing is no answer
@@ -160,20 +161,21 @@ impl Relay {
                     return Err(unusable());
                 }
             }
-            ChunkKind::Other => {}
-            ChunkKind::Content | ChunkKind::UsageOnly => self.finished |= chunk.finished,
+            ChunkKind::Content | ChunkKind::Error | ChunkKind::Other | ChunkKind::UsageOnly => {
+                self.finished |= chunk.finished;
+            }
         }
-        if chunk.kind == ChunkKind::Done || after_finish && chunk.usage.is_some() {
+        if chunk.kind == ChunkKind::Done || after_finish && !chunk.semantic && chunk.usage.is_some() {
             self.tell_cost(out);
         }
-        let trails = after_finish && !chunk.semantic && !chunk.finished && chunk.kind != ChunkKind::Done;
+        // text that follows a finish passes: some servers state a finish on every chunk
+        let trails = after_finish && !chunk.semantic && chunk.kind != ChunkKind::Done;
         if rewritten.drop || trails && !(self.client_wants_usage && chunk.usage.is_some()) {
             return Ok(());
         }
-        let bytes = match rewritten.data {
-            None if is_plain(event) => event.raw.clone(),
-            None => encode(event.name.as_deref(), &event.data),
-            Some(data) => encode(event.name.as_deref(), &data),
+        let bytes = match chunk.kind {
+            ChunkKind::Done => DONE,
+            _ => in_one_line(event, rewritten.data),
         };
         self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
         if self.begun || chunk.semantic || chunk.finished || self.done {
@@ -213,10 +215,23 @@ impl Relay {
     }
 }
 
-/// Whether an event has nothing but its name and its data: comments and other fields stay here.
-fn is_plain(event: &Event) -> bool {
-    let lines = event.raw.split(|byte| matches!(byte, b'\n' | b'\r'));
-    lines.filter(|line| !line.is_empty()).all(|line| line.starts_with(b"data:") || line.starts_with(b"event:"))
+/// Whether an event reports a failure, or cannot be read at all.
+pub(crate) fn is_broken(event: &Event, kind: ChunkKind) -> bool {
+    matches!(kind, ChunkKind::Error | ChunkKind::Other) || event.name.as_deref() == Some(b"error")
+}
+
+/// The event as clients get it, with `data` in place of its own: a name if it has one, one line of JSON, a blank line.
+/// A copy is made only if it came in another form.
+pub(crate) fn in_one_line(event: &Event, data: Option<Bytes>) -> Bytes {
+    if data.is_none() && event.is_plain() {
+        return event.raw.clone();
+    }
+    let mut data = data.unwrap_or_else(|| event.data.clone());
+    if data.contains(&b'\n') {
+        // within a string it would be escaped
+        data = data.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
+    }
+    encode(event.name.as_deref(), &data)
 }
 
 pub(crate) fn unusable() -> FilterError {
@@ -251,7 +266,11 @@ impl Out {
 }
 
 #[cfg(test)]
+mod corpus_tests;
+#[cfg(test)]
 mod events_tests;
+#[cfg(test)]
+mod oracle;
 
 #[cfg(test)]
 mod tests {

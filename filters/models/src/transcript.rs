@@ -6,10 +6,10 @@ use bytes::{Bytes, BytesMut};
 use dgx_gateway_filter::FilterError;
 use dgx_gateway_filter::facts::Usage;
 use dgx_gateway_wire::answer::{ChunkKind, Rules, later_usage, rewrite_chunk};
-use dgx_gateway_wire::sse::{Event, Framer, encode};
+use dgx_gateway_wire::sse::{Event, Framer};
 use serde::Deserialize;
 
-use crate::relay::{MAX_EVENT_BYTES, Relay, unusable};
+use crate::relay::{MAX_EVENT_BYTES, Relay, in_one_line, is_broken, unusable};
 
 /// The last event of a transcription.
 const DONE: &str = "transcript.text.done";
@@ -97,20 +97,17 @@ impl Transcript {
     }
 
     fn event(&mut self, event: &Event, out: &mut BytesMut) -> Result<(), FilterError> {
-        if event.is_comment {
+        if event.data.is_empty() {
             return Ok(());
         }
         let rewritten = rewrite_chunk(&event.data, &Rules { model: &self.model, client_wants_usage: true });
         self.usage = later_usage(self.usage, rewritten.chunk.usage);
         match rewritten.chunk.kind {
-            ChunkKind::Error => return Err(unusable()),
+            of if is_broken(event, of) => return if self.done { Ok(()) } else { Err(unusable()) },
             ChunkKind::Done => self.done = true,
             _ => self.done |= kind(&event.data).as_deref() == Some(DONE),
         }
-        match rewritten.data {
-            None => out.extend_from_slice(&event.raw),
-            Some(data) => out.extend_from_slice(&encode(event.name.as_deref(), &data)),
-        }
+        out.extend_from_slice(&in_one_line(event, rewritten.data));
         Ok(())
     }
 }

@@ -215,7 +215,10 @@ impl ModelsExchange {
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+    const EVENTS: &[u8] = b"text/event-stream";
+    let of =
+        |value: &HeaderValue| value.as_bytes().get(..EVENTS.len()).is_some_and(|of| of.eq_ignore_ascii_case(EVENTS));
+    headers.get(header::CONTENT_TYPE).is_some_and(of)
 }
 
 /// The type of a transcript that is plain text or subtitles; `None` for everything else, which has to be JSON.

@@ -269,6 +269,7 @@ pub fn attempt_request(index: usize, path: &str, body: Rope) -> AttemptRequest {
         patches: Vec::new(),
         timeouts: AttemptTimeouts { first_byte: None, idle: None, total: AMPLE, total_once_begun: AMPLE },
         keep_alive: None,
+        decode_answer: false,
     }
 }
 

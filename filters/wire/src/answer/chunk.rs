@@ -23,7 +23,7 @@ pub enum ChunkKind {
     Error,
     /// Not a JSON object.
     Other,
-    /// The chunk that reports usage and has no choices.
+    /// The chunk that reports usage and has no choices, be they empty, `null` or left out.
     UsageOnly,
 }
 
@@ -125,7 +125,7 @@ fn read(members: &Members<'_>) -> (Chunk, bool) {
     let (count, progress) = choices.unwrap_or_default();
     let kind = if is_error(members) {
         ChunkKind::Error
-    } else if choices.is_some() && count == 0 && usage.is_some() {
+    } else if count == 0 && usage.is_some() && (choices.is_some() || !dialects::is_typed(members)) {
         ChunkKind::UsageOnly
     } else {
         ChunkKind::Content

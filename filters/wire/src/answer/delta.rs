@@ -53,6 +53,9 @@ impl Progress {
     }
 }
 
+/// Some servers write it on every chunk until there is a reason.
+const EMPTY: &str = "\"\"";
+
 /// How many choices a chunk has and what they add; `None` when `choices` is no array of objects.
 pub(super) fn read_choices(choices: &RawValue) -> Option<(usize, Progress)> {
     let choices: Vec<Choice<'_>> = serde_json::from_str(choices.get()).ok()?;
@@ -60,7 +63,7 @@ pub(super) fn read_choices(choices: &RawValue) -> Option<(usize, Progress)> {
     for choice in &choices {
         let index = choice.index.and_then(|index| index.get().parse().ok()).unwrap_or(0);
         progress.choices = progress.choices.with(index);
-        if choice.finish_reason.is_some() {
+        if choice.finish_reason.is_some_and(|reason| reason.get() != EMPTY) {
             progress.finished = true;
             progress.ended = progress.ended.with(index);
         }
@@ -209,6 +212,7 @@ mod tests {
                 (1, true, false, 0),
             ),
             (r#"[{"delta":{},"finish_reason":"stop"}]"#, (1, false, true, 0)),
+            (r#"[{"delta":{"content":"a"},"finish_reason":""}]"#, (1, true, false, 1)),
             (
                 r#"[{"delta":null,"finish_reason":null},{"delta":{"content":"x"},"finish_reason":"length"}]"#,
                 (2, true, true, 1),

@@ -53,6 +53,11 @@ pub(super) fn error_edit(member: &Member<'_>) -> Edit {
     if member.value.get() == "null" { Edit::Keep } else { Edit::Replace(FAILED.to_vec()) }
 }
 
+/// Whether it is an event of these dialects: chunks with choices have no `type`.
+pub(super) fn is_typed(members: &Members<'_>) -> bool {
+    !kind_of(members).is_empty()
+}
+
 fn kind_of<'a>(members: &Members<'a>) -> &'a str {
     members.value("type").map_or("", |kind| kind.get().trim_matches('"'))
 }

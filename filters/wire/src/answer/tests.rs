@@ -287,3 +287,20 @@ proptest! {
         prop_assert!(rewritten.chunk.kind != ChunkKind::Other || rewrite_body(&data, "m").is_err());
     }
 }
+
+#[test]
+fn usage_without_choices_is_hidden_whatever_stands_in_their_place() {
+    let usage = r#""usage":{"prompt_tokens":3,"completion_tokens":1}"#;
+    for (choices, wants, dropped) in [
+        (r#""choices":[],"#, false, true),
+        (r#""choices":null,"#, false, true),
+        ("", false, true),
+        (r#""choices":null,"#, true, false),
+        (r#""type":"message_delta","#, false, false),
+    ] {
+        let data = Bytes::from(format!("{{{choices}{usage}}}"));
+        let rewritten = rewrite_chunk(&data, &Rules { model: "m", client_wants_usage: wants });
+        assert_eq!((rewritten.drop, rewritten.data.is_none()), (dropped, true), "{choices} {wants}");
+        assert_eq!(rewritten.chunk.usage.map(|usage| usage.prompt_tokens), Some(3), "{choices}");
+    }
+}

@@ -19,6 +19,19 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it came the way [`encode`] writes it: its name if it has one, one line of data, the blank line.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let data = match &self.name {
+            None => Some(&*self.raw),
+            Some(name) => {
+                self.raw.strip_prefix(b"event: ").and_then(|raw| raw.strip_prefix(&**name)?.strip_prefix(b"\n"))
+            }
+        };
+        let data = data.and_then(|raw| raw.strip_prefix(b"data: ")?.strip_suffix(b"\n\n"));
+        data.is_some_and(|data| data == self.data && memchr(b'\n', data).is_none())
+    }
+
     /// Reads the fields. `raw` holds one event, without blank lines in front.
     pub(super) fn parse(raw: Bytes) -> Self {
         let mut fields = Fields::default();

@@ -240,3 +240,27 @@ fn the_last_event_needs_no_blank_line() {
         assert_eq!(events_of([stream.as_bytes()]), [], "{stream:?}");
     }
 }
+
+#[test]
+fn an_event_is_plain_when_it_would_be_written_the_same() {
+    for stream in corpus() {
+        for event in events_of([stream.as_slice()]) {
+            let written = encode(event.name.as_deref(), &event.data);
+            let one_line = !event.data.contains(&b'\n');
+            assert_eq!(event.is_plain(), event.raw == written && one_line, "{}", event.raw.escape_ascii());
+        }
+    }
+    for (raw, plain) in [
+        ("data: x\n\n", true),
+        ("event: e\ndata: x\n\n", true),
+        ("data: x\nevent: e\n\n", false),
+        ("data:x\n\n", false),
+        ("data: x\r\n\r\n", false),
+        ("data: x\ndata: y\n\n", false),
+        ("id: 1\ndata: x\n\n", false),
+        ("data: x\n:\n\n", false),
+        ("event:\ndata: x\n\n", false),
+    ] {
+        assert_eq!(events_of([raw.as_bytes()])[0].is_plain(), plain, "{raw:?}");
+    }
+}

@@ -1,6 +1,6 @@
 'use strict';
 // A scripted backend: `echo` streams the last message word by word, `gated` waits for `release()` before each word but
-// the first, `endless` ends only when its reader goes away (`readerGone` resolves then). All requests are recorded.
+// the first, `tools` calls the first tool and says its result, `endless` ends only when its reader goes away (`readerGone` resolves then). All requests are recorded.
 
 const http = require('node:http');
 const { once, EventEmitter } = require('node:events');
@@ -40,6 +40,15 @@ async function startBackend() {
         delta({ content: 'again ' });
         await sleep(10);
       }
+      return;
+    }
+    if (body.model === 'tools' && body.messages.at(-1).role !== 'tool') {
+      const { name } = body.tools[0].function;
+      delta({ tool_calls: [{ index: 0, id: 'call_0', type: 'function', function: { name, arguments: '' } }] });
+      for (const piece of ['{"city":', ' "Bonn"}']) delta({ tool_calls: [{ index: 0, function: { arguments: piece } }] });
+      delta({}, 'tool_calls');
+      if (body.stream_options?.include_usage) event([], { usage });
+      response.end('data: [DONE]\n\n');
       return;
     }
     for (const [position, word] of words.entries()) {

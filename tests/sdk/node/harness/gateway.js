@@ -95,6 +95,7 @@ async function startConfigured({ mock, scripted }) {
         chat('plain', 'scripted', 'echo'),
         chat('floored', 'scripted', 'echo', { constraints: { min_max_tokens: 200 } }),
         chat('gated', 'scripted', 'gated'),
+        chat('tooled', 'scripted', 'tools'),
         chat('endless', 'scripted', 'endless'),
         chat('speech', 'speech', 'ok', { type: 'audio', tools: false }),
         ...FAULTS.map((fault) => chat(`fault-${fault}`, 'mock', fault)),
