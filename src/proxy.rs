@@ -206,7 +206,7 @@ impl ProxyHttp for Gateway {
                 Ok(mut peer) => {
                     peer.options.read_timeout = Some(ctx.longest_silence());
                     // an upstream that takes nothing of the body: while it blocks, nothing else is watched
-                    peer.options.write_timeout = Some(ctx.longest_silence());
+                    peer.options.write_timeout = Some(ctx.longest_silence().min(peer::WRITE_TIMEOUT));
                     return Ok(Box::new(peer));
                 }
                 Err(error) => {

@@ -15,7 +15,7 @@ use super::resolve::Resolver;
 /// How long an idle connection stays in the pool: below the 75 s and 60 s at which common servers close theirs.
 const POOL_IDLE: Duration = Duration::from_secs(55);
 /// Longest time for one write to an upstream.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Streams that share one HTTP/2 connection.
 const MOST_H2_STREAMS: u32 = 100;
 /// How much of an answer over HTTP/2 may wait for its client.

@@ -44,10 +44,11 @@ impl Rate {
         Self::from_micro_units(capacity.into(), u64::try_from(micro_units).unwrap_or(u64::MAX))
     }
 
-    /// From a number per minute.
+    /// From a number per minute. The refill is rounded up to micro-units per second, so that one per minute is back
+    /// after a minute and not a moment later.
     #[must_use]
     pub fn per_minute(capacity: u32, per_minute: u32) -> Self {
-        Self::from_micro_units(capacity.into(), u64::from(per_minute) * MICROS / 60)
+        Self::from_micro_units(capacity.into(), (u64::from(per_minute) * MICROS).div_ceil(60))
     }
 
     /// A minute's worth at once, and as much per minute; at most [`MAX_TOKENS_PER_MINUTE`]. The refill is rounded up
