@@ -17,6 +17,7 @@ from harness.processes import Child, answers, clean_environment, free_port
 pytestmark = pytest.mark.real
 
 NAME = "llama-4-scout"
+FLOOR = 24
 WINDOW = 2048
 VLLM_SECONDS = 300
 LITELLM_SECONDS = 120
@@ -73,6 +74,7 @@ def real(tmp_path_factory, vllm, litellm):
     models = {
         "direct": ("vllm", NAME),
         "counted": ("vllm-counted", NAME),
+        "floored": ("vllm", NAME),
         "proxied": ("litellm", NAME),
         "unknown-direct": ("vllm", "no-such-model"),
         "canned": ("litellm", "canned"),
@@ -98,6 +100,7 @@ def real(tmp_path_factory, vllm, litellm):
             {
                 "alias": alias, "type": "chat", "family": "Test", "vendor": "test", "description": alias, "context_window": WINDOW,
                 "modalities": {"input": ["text"], "output": ["text"]}, "tools": True, "route": [{"backend": backend, "model": model}],
+                "constraints": {"min_max_tokens": FLOOR} if alias == "floored" else {},
             }
             for alias, (backend, model) in models.items()
         ],
@@ -167,6 +170,15 @@ def test_max_tokens_is_clamped_to_what_is_left(real):
     raw = real.chat.completions.with_raw_response.create(model="counted", messages=user("hi"), max_tokens=100_000)
     answer = raw.parse()
     assert raw.headers["spass-applied"] == f"max_tokens_clamped={WINDOW - answer.usage.prompt_tokens}"
+
+
+def test_max_tokens_is_raised_to_the_floor(real):
+    # without an end of its own the backend writes exactly as much as it was told
+    raw = real.chat.completions.with_raw_response.create(
+        model="floored", messages=user("hi"), max_tokens=3, extra_body={"ignore_eos": True}
+    )
+    assert raw.headers["spass-applied"] == f"max_tokens_floored={FLOOR}"
+    assert raw.parse().usage.completion_tokens == FLOOR
 
 
 def test_a_window_that_is_full_to_the_brim(real):
