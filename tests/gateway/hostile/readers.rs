@@ -63,13 +63,16 @@ async fn slow_readers_slow_their_upstreams_down_and_take_no_memory() {
             }
         }));
     }
-    // until nobody takes much any more: what fits in the buffers of the system is there
-    let mut last = 0;
+    // until nobody takes much any more: what fits in the buffers of the system is there. A busy machine may stand still
+    // for a second, too.
+    let (mut last, mut quiet) = (0, 0);
     let filled = tokio::time::timeout(FILLING, async {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = taken.load(Ordering::SeqCst);
-            if now - std::mem::replace(&mut last, now) < SLOW * 8 * 1024 {
+            let much = now - std::mem::replace(&mut last, now) >= SLOW * 8 * 1024;
+            quiet = if much { 0 } else { quiet + 1 };
+            if quiet == 3 {
                 return;
             }
         }
