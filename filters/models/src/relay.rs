@@ -1,5 +1,7 @@
 //! A stream on its way to the client: events in, events out.
 
+mod out;
+
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,6 +11,7 @@ use dgx_gateway_wire::answer::{Choices, Chunk, ChunkKind, Rules, Stamp, StreamKi
 use dgx_gateway_wire::errors::envelope::Responses;
 use dgx_gateway_wire::sse::{Event, Framer, encode};
 
+use self::out::Out;
 use crate::cost::Account;
 use crate::dialect::StreamForm;
 
@@ -178,16 +181,21 @@ impl Relay {
             _ => in_one_line(event, rewritten.data),
         };
         self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
-        if self.begun || chunk.semantic || chunk.finished || self.done {
-            self.begun = true;
+        self.begun |= chunk.semantic || chunk.finished || self.done;
+        self.leave(bytes, out)
+    }
+
+    /// Lets an event go, with those before it; until something means something they are held.
+    fn leave(&mut self, bytes: Bytes, out: &mut Out) -> Result<(), FilterError> {
+        if self.begun {
             out.push(self.held.split().freeze());
             out.push(bytes);
-        } else {
-            if self.held.len() + bytes.len() > MAX_HELD_BYTES {
-                return Err(unusable());
-            }
-            self.held.put(bytes);
+            return Ok(());
         }
+        if self.held.len() + bytes.len() > MAX_HELD_BYTES {
+            return Err(unusable());
+        }
+        self.held.put(bytes);
         Ok(())
     }
 }
@@ -238,33 +246,6 @@ pub(crate) fn unusable() -> FilterError {
     FilterError::upstream(ErrorCode::UpstreamError, "The upstream broke off its answer.")
 }
 
-/// Events that leave together: one stays as it is, several are joined.
-#[derive(Default)]
-struct Out {
-    first: Option<Bytes>,
-    joined: BytesMut,
-}
-
-impl Out {
-    fn push(&mut self, bytes: Bytes) {
-        if bytes.is_empty() {
-            return;
-        }
-        match self.first.take() {
-            None if self.joined.is_empty() => self.first = Some(bytes),
-            None => self.joined.extend_from_slice(&bytes),
-            Some(first) => {
-                self.joined.extend_from_slice(&first);
-                self.joined.extend_from_slice(&bytes);
-            }
-        }
-    }
-
-    fn take(self) -> Option<Bytes> {
-        self.first.or_else(|| (!self.joined.is_empty()).then(|| self.joined.freeze()))
-    }
-}
-
 #[cfg(test)]
 mod corpus_tests;
 #[cfg(test)]
@@ -273,108 +254,4 @@ mod events_tests;
 mod oracle;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const STREAM: &str = concat!(
-        ": comment\n\n",
-        "data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n",
-        "data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hé\"},\"finish_reason\":null}]}\n\n",
-        "data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
-        "data: {\"model\":\"up\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4}}\n\n",
-        "data: [DONE]\n\n",
-    );
-
-    fn run(stream: &str, step: usize, usage: bool) -> Result<(String, Option<Usage>), FilterError> {
-        let mut relay = Relay::new("slug".into(), usage, StreamForm::Chunks);
-        let mut out = Vec::new();
-        for piece in stream.as_bytes().chunks(step) {
-            let mut part = Some(Bytes::copy_from_slice(piece));
-            relay.pass(&mut part, false)?;
-            out.extend(part.unwrap_or_default());
-        }
-        let mut part = None;
-        relay.pass(&mut part, true)?;
-        out.extend(part.unwrap_or_default());
-        Ok((String::from_utf8(out).unwrap(), relay.usage()))
-    }
-
-    #[test]
-    fn rewrites_the_model_hides_usage_and_drops_comments_however_the_stream_is_cut() {
-        let (expected, usage) = run(STREAM, STREAM.len(), false).unwrap();
-        assert!(!expected.contains("\"up\"") && !expected.contains("usage") && !expected.contains("comment"));
-        assert_eq!(expected.matches("data: ").count(), 4);
-        assert_eq!(usage.unwrap().prompt_tokens, 3);
-        for step in 1..STREAM.len() {
-            assert_eq!(run(STREAM, step, false).unwrap().0, expected, "step {step}");
-        }
-        assert!(run(STREAM, 7, true).unwrap().0.contains("\"prompt_tokens\":3"));
-    }
-
-    #[test]
-    fn nothing_leaves_before_the_first_event_that_means_something() {
-        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
-        let (role, _) = STREAM.split_at(
-            STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"H").unwrap(),
-        );
-        let mut part = Some(Bytes::copy_from_slice(role.as_bytes()));
-        relay.pass(&mut part, false).unwrap();
-        assert_eq!(part, None);
-        let mut part = Some(Bytes::copy_from_slice(&STREAM.as_bytes()[role.len()..]));
-        relay.pass(&mut part, false).unwrap();
-        assert_eq!(String::from_utf8(part.unwrap().to_vec()).unwrap().matches("\"role\"").count(), 1);
-    }
-
-    #[test]
-    fn a_usage_chunk_with_an_empty_choice_is_hidden_unless_it_was_asked_for() {
-        let stream = STREAM.replace(r#""choices":[],"usage""#, r#""choices":[{"index":0,"delta":{}}],"usage""#);
-        assert_eq!(run(&stream, 9, false).unwrap().0.matches("data: ").count(), 4);
-        assert_eq!(run(&stream, 9, true).unwrap().0.matches("data: ").count(), 5);
-    }
-
-    #[test]
-    fn events_before_an_error_in_the_same_piece_still_leave() {
-        let (good, _) =
-            STREAM.split_at(STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},").unwrap());
-        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
-        let mut part = Some(Bytes::from(format!("{good}data: {{\"error\":{{\"message\":\"x\"}}}}\n\n")));
-        assert!(relay.pass(&mut part, false).is_err());
-        assert_eq!(String::from_utf8(part.unwrap().to_vec()).unwrap().matches("data: ").count(), 2);
-    }
-
-    fn of_choice(index: u8, rest: &str) -> String {
-        format!("data: {{\"model\":\"slug\",\"choices\":[{{\"index\":{index},{rest}}}]}}\n\n")
-    }
-
-    #[test]
-    fn a_choice_that_begins_after_another_has_ended_keeps_its_role_and_has_to_end_too() {
-        let begun = [
-            of_choice(0, r#""delta":{"content":"a"}"#),
-            of_choice(0, r#""delta":{},"finish_reason":"stop""#),
-            of_choice(1, r#""delta":{"role":"assistant"}"#),
-            of_choice(1, r#""delta":{"content":"b"}"#),
-        ]
-        .concat();
-        assert_eq!(run(&begun, 11, false).unwrap_err().code, ErrorCode::UpstreamError);
-        let whole = begun + &of_choice(1, r#""delta":{},"finish_reason":"stop""#) + "data: [DONE]\n\n";
-        assert_eq!(run(&whole, 11, false).unwrap().0, whole);
-    }
-
-    #[test]
-    fn what_is_held_before_the_first_content_has_a_limit() {
-        let padding = "x".repeat(1024 * 1024);
-        let event = format!("data: {{\"choices\":[],\"padding\":\"{padding}\"}}\n\n");
-        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
-        let taken = (0..64).take_while(|_| relay.pass(&mut Some(event.clone().into()), false).is_ok()).count();
-        assert!((16..=MAX_HELD_BYTES / padding.len()).contains(&taken), "{taken} MiB");
-    }
-
-    #[test]
-    fn a_stream_without_a_finish_is_an_error_and_one_without_a_marker_is_complete() {
-        let (cut, _) =
-            STREAM.split_at(STREAM.find("data: {\"model\":\"up\",\"choices\":[{\"index\":0,\"delta\":{},").unwrap());
-        assert_eq!(run(cut, 11, false).unwrap_err().code, ErrorCode::UpstreamError);
-        let unmarked = STREAM.strip_suffix("data: [DONE]\n\n").unwrap();
-        assert!(run(unmarked, 11, false).is_ok());
-    }
-}
+mod tests;
