@@ -78,10 +78,11 @@ async fn a_compressed_stream_that_is_damaged_ends_with_an_error_after_what_was_w
         begin(&mut caller, "gzip").await;
         caller.chunk(&gzip(&[&first])[0]).await;
         client.read_head().await;
-        if !damage.is_empty() {
-            caller.chunk(damage).await;
+        if damage.is_empty() {
+            caller.end_chunks().await;
+        } else {
+            caller.chunk_and_end(damage).await;
         }
-        caller.end_chunks().await;
         let text = rest(&mut client).await;
         assert!(text.starts_with(&first.replace("\"up\"", "\"m\"")), "{text}");
         assert_eq!(last_error(&text), json!("upstream_error"));
@@ -90,8 +91,7 @@ async fn a_compressed_stream_that_is_damaged_ends_with_an_error_after_what_was_w
     for coding in ["br", "gzip, gzip", "gzip"] {
         let (mut client, mut caller) = asked(&gateway, &mut stage, false).await;
         begin(&mut caller, coding).await;
-        caller.chunk(&first).await; // plain
-        caller.end_chunks().await;
+        caller.chunk_and_end(&first).await; // plain
         client.answer().await.is_error(502, "upstream_error", "");
         drop(caller);
     }

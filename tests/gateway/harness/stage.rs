@@ -155,6 +155,12 @@ impl Caller {
         self.write("0\r\n\r\n").await;
     }
 
+    /// One HTTP chunk and the proper end in one write: the gateway may leave as soon as it has seen the chunk.
+    pub(crate) async fn chunk_and_end(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        self.write([format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n0\r\n\r\n"].concat()).await;
+    }
+
     /// Both directions, so that two tasks can use them.
     pub(crate) fn split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         self.stream.into_split()
