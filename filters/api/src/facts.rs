@@ -5,6 +5,10 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rust_decimal::Decimal;
+
+use crate::money::CallTarget;
+
 /// Facts of one request, by type. Cheap to clone: the values are shared.
 #[derive(Clone, Debug, Default)]
 pub struct Facts(Vec<(TypeId, Arc<dyn Any + Send + Sync>)>);
@@ -92,6 +96,10 @@ pub struct Principal {
     pub models_allowlist: Option<Arc<[String]>>,
     /// Globs of slugs that the tenant may not use.
     pub models_blacklist: Option<Arc<[String]>>,
+    /// Factor by which the tenant's costs are multiplied.
+    pub cost_markup_factor: Decimal,
+    /// Whether ledger and audit log hold a pseudonym in place of the user id.
+    pub pseudonymous: bool,
     /// Effective scopes.
     pub scopes: Arc<dyn Scopes>,
 }
@@ -277,6 +285,8 @@ pub struct ModelChoice {
     pub prompt_estimate: u64,
     /// Whether the call can cost money: some backend of the route is not one of ours.
     pub may_cost: bool,
+    /// Where the call may go, in the order of the attempts.
+    pub targets: Arc<[CallTarget]>,
 }
 
 /// What the chosen model can do, for the checks of a request's content. Stated with [`ModelChoice`].

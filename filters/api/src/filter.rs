@@ -108,6 +108,7 @@ pub struct BuildEnv {
     /// Where parts say what they know of the health of the service.
     pub health: Arc<HealthBoard>,
     services: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
+    previous: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     tasks: Vec<BackgroundTask>,
     endings: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -124,6 +125,7 @@ impl BuildEnv {
             metrics,
             health,
             services: HashMap::new(),
+            previous: HashMap::new(),
             tasks: Vec::new(),
             endings: Vec::new(),
         }
@@ -143,6 +145,13 @@ impl BuildEnv {
             .get(&TypeId::of::<T>())
             .and_then(|service| Arc::clone(service).downcast().ok())
             .ok_or(BuildError::MissingService(std::any::type_name::<T>()))
+    }
+
+    /// What the part provided in the generation before, when this is a reload; `None` at the start. A part takes its
+    /// long-lived state over from it: what counts, waits or is registered (metrics, tasks, queues) is made once.
+    #[must_use]
+    pub fn previous<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.previous.get(&TypeId::of::<T>()).and_then(|service| Arc::clone(service).downcast().ok())
     }
 
     /// Starts work in the background once the runtime is up.

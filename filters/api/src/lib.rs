@@ -12,6 +12,7 @@
 //! | [`facts`] | what filters tell each other, as types |
 //! | [`services`] | what filters ask of each other, as traits |
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
+//! | [`money`] | the terms of a request, what it may cost and what it cost |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
 //! | [`ambient`], [`clock`], [`yaml`] | environment, time and configuration files, injected |
 
@@ -24,6 +25,7 @@ pub mod exchange;
 pub mod facts;
 pub mod filter;
 pub mod health;
+pub mod money;
 pub mod render;
 pub mod services;
 pub mod upstream;

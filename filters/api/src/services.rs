@@ -5,8 +5,12 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use rust_decimal::Decimal;
+
 use crate::error::FilterError;
-use crate::facts::{Meter, ModelCall};
+use crate::exchange::Outcome;
+use crate::facts::{Meter, ModelCall, WorstCase};
+use crate::money::{CallTarget, Spent, Terms};
 
 /// Slows down clients that fail to authenticate. Offered as an `Arc<dyn AuthFailures>` by the part that owns the
 /// limits, asked by the part that checks credentials.
@@ -32,11 +36,65 @@ pub enum NotTolerated {
     TooOften(Duration),
 }
 
+/// Writes the audit log: who did what, never what was said. Offered as an `Arc<dyn Audit>`; a part that finds none
+/// records nothing.
+pub trait Audit: Send + Sync {
+    /// Takes a record. Does not wait: a log that cannot be written shows in the health of the service and in metrics,
+    /// and stops nothing.
+    fn record(&self, record: &AuditRecord<'_>);
+}
+
+/// One line of the audit log. The time is that of the call; what is not known is null.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AuditRecord<'a> {
+    /// `admin`, `auth`, `config`, `cost`, `http` or `tool`.
+    pub kind: &'static str,
+    /// Request it belongs to.
+    pub request_id: Option<&'a str>,
+    /// Request that caused that request.
+    pub parent_request_id: Option<&'a str>,
+    /// Tenant.
+    pub tenant_id: Option<&'a str>,
+    /// Token.
+    pub token_id: Option<&'a str>,
+    /// User as the client named it.
+    pub user_id: Option<&'a str>,
+    /// Whether the log holds a pseudonym in place of the user, and no address.
+    pub pseudonymous: bool,
+    /// Members of this kind of record, in the order in which they are written.
+    pub members: &'a [(&'static str, AuditValue<'a>)],
+}
+
+/// Value of a member of an audit record.
+#[derive(Clone, Copy, Debug)]
+pub enum AuditValue<'a> {
+    /// True or false.
+    Flag(bool),
+    /// A JSON document, written as it stands.
+    Json(&'a str),
+    /// A whole number.
+    Number(u64),
+    /// Not known.
+    Null,
+    /// Text.
+    Text(&'a str),
+}
+
 /// Knows what a model call costs. Offered as an `Arc<dyn Pricing>` by the part that owns the ledger, asked by the part
 /// that tells the client.
 pub trait Pricing: Send + Sync {
-    /// What a request with this one call costs a tenant, as far as the call has come.
-    fn bill(&self, tenant: &str, call: &ModelCall, meter: &Meter) -> ShownCost;
+    /// The terms of a request that begins now, for a tenant with this factor.
+    fn terms(&self, factor: Decimal) -> Terms;
+
+    /// What a request with this one call costs, as far as the call has come, in the words of an answer.
+    fn bill(&self, terms: &Terms, call: &ModelCall, meter: &Meter) -> ShownCost;
+
+    /// What a call that has ended counts, by the rules of its row in the ledger.
+    fn spent(&self, terms: &Terms, call: &ModelCall, meter: &Meter, outcome: &Outcome) -> Spent;
+
+    /// The most that a call to any of these targets costs, in euros; `None` when one of them may cost money and has no
+    /// price.
+    fn worst_eur(&self, terms: &Terms, targets: &[CallTarget], worst: WorstCase) -> Option<Decimal>;
 }
 
 /// A cost as clients are told it. Amounts are decimal text.

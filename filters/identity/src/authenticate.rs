@@ -8,6 +8,7 @@ use dgx_gateway_filter::services::{AuthFailures, NotTolerated, Noted};
 use dgx_gateway_filter::{
     BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, async_trait,
 };
+use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -156,6 +157,8 @@ fn principal(known: &Known, tenant: &Tenant) -> Principal {
         max_tokens: token.max_tokens,
         models_allowlist: tenant.defaults.models_allowlist.clone(),
         models_blacklist: tenant.defaults.models_blacklist.clone(),
+        cost_markup_factor: tenant.defaults.cost_markup_factor.unwrap_or(Decimal::ONE),
+        pseudonymous: tenant.defaults.audit_user_id_pseudonymize.unwrap_or_default(),
         scopes: Arc::clone(&token.scopes),
     }
 }

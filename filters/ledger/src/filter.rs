@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use dgx_gateway_filter::facts::{Meter, ModelCall, ModelChoice, Principal};
+use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::upstream::AttemptRequest;
 use dgx_gateway_filter::{
     Blame, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow,
@@ -14,9 +15,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::Durability;
-use crate::money::{CallCost, Source, Terms};
+use crate::money::{CallCost, Source};
 use crate::rows::{self, Opened, Settled, Status};
-use crate::service::{Ledger, cost, tokens};
+use crate::service::{Ledger, cost, status, tokens};
 
 /// The kind.
 #[derive(Debug)]
@@ -82,8 +83,9 @@ impl Exchange for BookExchange {
             prompt_estimate: choice.prompt_estimate,
             started_at: self.ledger.now(),
         };
+        let terms = cx.facts.get::<Terms>().ok_or_else(|| FilterError::internal("no terms were stated"))?.clone();
         let may_cost = choice.may_cost;
-        self.open(call, may_cost).await.map_err(storage_error)?;
+        self.open(call, terms, may_cost).await.map_err(storage_error)?;
         Ok(Flow::Continue)
     }
 
@@ -112,7 +114,7 @@ impl BookExchange {
     }
 
     /// Takes both places in the queue first: once the row is open, nothing can keep it from being settled.
-    async fn open(&mut self, call: Opened, may_cost: bool) -> Result<(), StoreError> {
+    async fn open(&mut self, call: Opened, terms: Terms, may_cost: bool) -> Result<(), StoreError> {
         let (to_open, to_settle) = (self.ledger.store.slot().await?, self.ledger.store.slot().await?);
         let (row, instance) = (call.clone(), self.ledger.instance().to_owned());
         let work = Box::new(move |connection: &_| rows::open(connection, &row, &instance));
@@ -120,7 +122,7 @@ impl BookExchange {
             Wait::Now => to_open.write(Wait::Now, Keep::Never, work).committed().await?,
             Wait::Later => drop(to_open.write(Wait::Later, Keep::Always, work)),
         }
-        self.open = Some(Open { call, terms: self.ledger.terms(), may_cost, slot: to_settle });
+        self.open = Some(Open { call, terms, may_cost, slot: to_settle });
         Ok(())
     }
 
@@ -149,16 +151,6 @@ impl BookExchange {
             settled.cost = cost(call, &report, &open.terms);
         }
         settled
-    }
-}
-
-/// An upstream that breaks off after something of its answer has left counts like a client that leaves: it was paid.
-fn status(outcome: &Outcome, made: bool) -> Status {
-    match outcome {
-        Outcome::Answered { status, code: None } if status.is_success() => Status::Ok,
-        Outcome::Answered { .. } => Status::Failed,
-        Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped if made => Status::Aborted,
-        Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped => Status::Failed,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What calls cost and what is billed for a request. Decimal arithmetic; rounding happens once per request.
 
+use dgx_gateway_filter::money::Terms;
 use rust_decimal::{Decimal, RoundingStrategy};
 
 /// Digits of a billed amount behind the point.
@@ -37,19 +38,6 @@ impl Source {
             Self::Unknown => "unknown",
         }
     }
-}
-
-/// What turns dollars of an upstream into an amount for a tenant; that of the start of the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
-    /// Euros per US dollar.
-    pub rate: Decimal,
-    /// Where the rate comes from.
-    pub rate_source: String,
-    /// Share that is added for the exchange, such as 0.05.
-    pub fx_markup: Decimal,
-    /// Factor of the tenant.
-    pub factor: Decimal,
 }
 
 /// The cost of one model call.
@@ -138,7 +126,7 @@ mod tests {
     }
 
     fn terms(rate: &str, markup: &str, factor: &str) -> Terms {
-        let rate_source = "ecb-2026-05-15".to_owned();
+        let rate_source = "ecb-2026-05-15".into();
         Terms { rate: decimal(rate), rate_source, fx_markup: decimal(markup), factor: decimal(factor) }
     }
 

@@ -1,9 +1,10 @@
 //! The tables and their SQL.
 
+use dgx_gateway_filter::money::Terms;
 use dgx_gateway_store::rusqlite::{Connection, Error, Result, params};
 use rust_decimal::Decimal;
 
-use crate::money::{Bill, CallCost, Terms};
+use crate::money::{Bill, CallCost};
 
 /// Steps of the schema, oldest first. A step that was released is never changed.
 pub(crate) const STEPS: [&str; 1] = ["
@@ -183,7 +184,7 @@ fn insert_request(connection: &Connection, call: &Opened, settled: &Settled, ter
         format!("{:.2}", bill.usd),
         amount(bill.upstream_usd),
         amount(terms.rate),
-        terms.rate_source,
+        &*terms.rate_source,
         amount(terms.fx_markup),
         amount(terms.factor),
         settled.settled_at,

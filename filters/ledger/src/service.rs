@@ -4,15 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dgx_gateway_filter::Outcome;
 use dgx_gateway_filter::clock::Clock;
-use dgx_gateway_filter::facts::{Meter, ModelCall, Report, Usage};
+use dgx_gateway_filter::facts::{Meter, ModelCall, Report, Usage, WorstCase};
+use dgx_gateway_filter::money::{CallTarget, Spent, Terms};
 use dgx_gateway_filter::services::{Pricing, ShownAmounts, ShownCost};
 use dgx_gateway_store::{Store, StoreError};
 use rust_decimal::Decimal;
 
 use crate::config::Durability;
 use crate::instance::Instance;
-use crate::money::{Bill, CallCost, Source, Terms};
+use crate::money::{Bill, CallCost, Source};
 use crate::rows::{self, Settled, Status};
 
 /// Bytes of text that make one estimated token.
@@ -54,7 +56,7 @@ impl Ledger {
     }
 
     fn settle_left_open(&self, alive: &[String]) -> Result<(), LedgerError> {
-        let (terms, now) = (self.terms(), self.now());
+        let (terms, now) = (self.terms(Decimal::ONE), self.now());
         let mut connection = self.store.maintenance()?;
         let transaction = connection.transaction().map_err(StoreError::from)?;
         let left = rows::left_open(&transaction).map_err(StoreError::from)?;
@@ -90,17 +92,6 @@ impl Ledger {
     pub(crate) fn now(&self) -> i64 {
         millis(self.clock.wall())
     }
-
-    /// The terms of a request that begins now.
-    pub(crate) fn terms(&self) -> Terms {
-        let (rate, source) = SHIPPED_RATE;
-        Terms {
-            rate: Decimal::new(rate, 4),
-            rate_source: source.to_owned(),
-            fx_markup: Decimal::new(FX_MARKUP, 2),
-            factor: Decimal::ONE,
-        }
-    }
 }
 
 /// What a call cost: as reported, or nothing at a backend of ours, or unknown.
@@ -121,15 +112,43 @@ pub(crate) fn tokens(call: &ModelCall, meter: &Meter) -> Usage {
     })
 }
 
+/// An upstream that breaks off after something of its answer has left counts like a client that leaves: it was paid.
+pub(crate) fn status(outcome: &Outcome, made: bool) -> Status {
+    match outcome {
+        Outcome::Answered { status, code: None } if status.is_success() => Status::Ok,
+        Outcome::Answered { .. } => Status::Failed,
+        Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped if made => Status::Aborted,
+        Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped => Status::Failed,
+    }
+}
+
 impl Pricing for Ledger {
-    fn bill(&self, _tenant: &str, call: &ModelCall, meter: &Meter) -> ShownCost {
-        let terms = self.terms();
-        let bill = Bill::of(&[cost(call, &meter.reported(), &terms)], &terms);
+    fn terms(&self, factor: Decimal) -> Terms {
+        let (rate, source) = SHIPPED_RATE;
+        Terms { rate: Decimal::new(rate, 4), rate_source: source.into(), fx_markup: Decimal::new(FX_MARKUP, 2), factor }
+    }
+
+    fn spent(&self, terms: &Terms, call: &ModelCall, meter: &Meter, outcome: &Outcome) -> Spent {
+        let report = meter.reported();
+        if status(outcome, true) == Status::Failed && report.cost_usd.is_none() {
+            return Spent::default();
+        }
+        let usage = tokens(call, meter);
+        let bill = Bill::of(&[cost(call, &report, terms)], terms);
+        Spent { eur: bill.eur, tokens: usage.prompt_tokens.saturating_add(usage.completion_tokens) }
+    }
+
+    fn worst_eur(&self, _terms: &Terms, targets: &[CallTarget], _worst: WorstCase) -> Option<Decimal> {
+        targets.iter().all(|target| target.local).then_some(Decimal::ZERO)
+    }
+
+    fn bill(&self, terms: &Terms, call: &ModelCall, meter: &Meter) -> ShownCost {
+        let bill = Bill::of(&[cost(call, &meter.reported(), terms)], terms);
         let amounts = bill.available.then(|| ShownAmounts {
             eur: format!("{:.2}", bill.eur),
             usd: format!("{:.2}", bill.usd),
             exchange_rate: terms.rate.to_string(),
-            exchange_rate_source: terms.rate_source.clone(),
+            exchange_rate_source: terms.rate_source.to_string(),
         });
         ShownCost { source: bill.source.as_str(), amounts }
     }

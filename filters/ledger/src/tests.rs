@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime};
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_filter::facts::{Meter, ModelCall, ModelChoice, Principal, Report, Scopes, Usage};
+use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::{BuildEnv, ErrorCode, Filter, FilterKind, Outcome, Rope, ServiceKind};
 use dgx_gateway_store::Store;
 use dgx_gateway_testkit::exchange::{ExchangeDriver, attempt_request};
 use http::{Request, StatusCode};
 use proptest::prelude::*;
+use rust_decimal::Decimal;
 use tempfile::TempDir;
 
 use crate::{Book, Durability, LedgerSettings, Service, Settings};
@@ -35,8 +37,15 @@ fn principal() -> Principal {
         max_tokens: None,
         models_allowlist: None,
         models_blacklist: None,
+        cost_markup_factor: Decimal::ONE,
+        pseudonymous: false,
         scopes: Arc::new(AllScopes),
     }
+}
+
+fn terms() -> Terms {
+    let (rate, fx_markup) = (Decimal::new(8546, 4), Decimal::new(5, 2));
+    Terms { rate, rate_source: "ecb-2026-05-15".into(), fx_markup, factor: Decimal::ONE }
 }
 
 /// A process with its ledger, in a directory that outlives it.
@@ -67,9 +76,10 @@ impl Process {
             stream: false,
             prompt_estimate: 12,
             may_cost: !local,
+            targets: Arc::default(),
         };
         let driver = ExchangeDriver::new(self.filter.begin(), Request::post("/v1/chat/completions").body(()).unwrap());
-        let mut driver = driver.with_fact(principal()).with_fact(choice);
+        let mut driver = driver.with_fact(principal()).with_fact(terms()).with_fact(choice);
         driver.ready(&mut Rope::new()).await.unwrap();
         driver
     }
@@ -220,10 +230,16 @@ async fn without_a_database_to_write_to_no_call_is_made_where_rows_wait() {
     let dir = tempfile::tempdir().unwrap();
     let process = Process::start(&dir, Durability::Strict);
     rusqlite_of(&dir).execute_batch("DROP TABLE usage_calls").unwrap();
-    let choice =
-        ModelChoice { slug: "m".into(), alias: "m".into(), stream: false, prompt_estimate: 1, may_cost: false };
+    let choice = ModelChoice {
+        slug: "m".into(),
+        alias: "m".into(),
+        stream: false,
+        prompt_estimate: 1,
+        may_cost: false,
+        targets: Arc::default(),
+    };
     let driver = ExchangeDriver::new(process.filter.begin(), Request::post("/").body(()).unwrap());
-    let mut driver = driver.with_fact(principal()).with_fact(choice);
+    let mut driver = driver.with_fact(principal()).with_fact(terms()).with_fact(choice);
     let refused = driver.ready(&mut Rope::new()).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::StorageError);
     assert!(!refused.message.contains("usage_calls"));

@@ -102,6 +102,8 @@ pub(crate) fn principal(token_id: &str) -> Principal {
         max_tokens: None,
         models_allowlist: None,
         models_blacklist: None,
+        cost_markup_factor: rust_decimal::Decimal::ONE,
+        pseudonymous: false,
         scopes: Arc::new(AllScopes),
     }
 }

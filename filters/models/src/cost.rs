@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dgx_gateway_filter::facts::{Meter, ModelCall, Report};
+use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::services::{Pricing, ShownCost};
 use dgx_gateway_wire::answer::{CostMember, Stamp, StreamKind, cost_event};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -24,14 +25,14 @@ const MAX_AMOUNT: usize = 32;
 pub(crate) struct Account {
     pub(crate) meter: Arc<Meter>,
     pub(crate) call: Arc<ModelCall>,
-    tenant: Arc<str>,
+    terms: Arc<Terms>,
     pricing: Arc<dyn Pricing>,
 }
 
 impl Account {
     /// Opens the account of an attempt.
-    pub(crate) fn open(pricing: Arc<dyn Pricing>, tenant: Arc<str>, call: ModelCall) -> Self {
-        Self { meter: Arc::default(), call: Arc::new(call), tenant, pricing }
+    pub(crate) fn open(pricing: Arc<dyn Pricing>, terms: Arc<Terms>, call: ModelCall) -> Self {
+        Self { meter: Arc::default(), call: Arc::new(call), terms, pricing }
     }
 
     /// Takes what the head of an answer reports.
@@ -43,7 +44,7 @@ impl Account {
     }
 
     fn bill(&self) -> ShownCost {
-        self.pricing.bill(&self.tenant, &self.call, &self.meter)
+        self.pricing.bill(&self.terms, &self.call, &self.meter)
     }
 
     /// Tells the cost in the head of an answer.

@@ -115,6 +115,7 @@ impl Exchange for CountExchange {
             stream: false,
             prompt_estimate: chosen.estimate,
             may_cost: false,
+            targets: Arc::default(),
         });
         let backends = chosen.entries.iter().map(|entry| Arc::clone(&entry.backend.upstream));
         cx.plan.targets = backends.chain([Arc::clone(&self.estimate)]).collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::facts::{ModelCall, ModelChoice, ModelTraits, Principal, StreamConduct, Subject, Usage};
+use dgx_gateway_filter::money::{CallTarget, Terms};
 use dgx_gateway_filter::upstream::{AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow, Outcome,
@@ -141,12 +142,17 @@ impl Exchange for ModelsExchange {
         let mut chosen = Chosen::of(&self.service, self.protocol, body, cx)?;
         chosen.count_exactly(&self.service, body).await;
         cx.facts.insert(chosen.worst_case(body));
+        if let (Some(pricing), Some(principal)) = (&self.service.pricing, cx.facts.get::<Principal>()) {
+            let terms = pricing.terms(principal.cost_markup_factor);
+            cx.facts.insert::<Terms>(terms);
+        }
         cx.facts.insert(ModelChoice {
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),
             stream: chosen.stream,
             prompt_estimate: chosen.prompt_estimate(),
             may_cost: chosen.entries.iter().any(|entry| entry.backend.domain != Domain::Local),
+            targets: chosen.entries.iter().map(|entry| call_target(entry)).collect(),
         });
         cx.facts.insert(Subject(Arc::clone(&chosen.slug)));
         cx.facts.insert(ModelTraits {
@@ -264,9 +270,17 @@ impl Exchange for ModelsExchange {
     }
 }
 
+fn call_target(entry: &Entry) -> CallTarget {
+    CallTarget {
+        backend_id: Arc::clone(&entry.backend.id),
+        upstream_model: Arc::clone(&entry.model),
+        local: entry.backend.domain == Domain::Local,
+    }
+}
+
 /// Opens the account of an attempt, and states it for the filter that books it.
 fn open_account(service: &Models, chosen: &Chosen, entry: &Entry, cx: &mut ExchangeCx<'_>) -> Option<Account> {
-    let tenant = Arc::clone(&cx.facts.get::<Principal>()?.tenant_id);
+    let terms = cx.facts.shared::<Terms>()?;
     let call = ModelCall {
         resolved_model: Arc::clone(&entry.alias),
         backend_id: Arc::clone(&entry.backend.id),
@@ -275,7 +289,7 @@ fn open_account(service: &Models, chosen: &Chosen, entry: &Entry, cx: &mut Excha
         local: entry.backend.domain == Domain::Local,
         prompt_estimate: chosen.prompt_estimate(),
     };
-    let account = Account::open(Arc::clone(service.pricing.as_ref()?), tenant, call);
+    let account = Account::open(Arc::clone(service.pricing.as_ref()?), terms, call);
     cx.facts.insert_shared(Arc::clone(&account.call));
     cx.facts.insert_shared(Arc::clone(&account.meter));
     Some(account)

@@ -42,6 +42,8 @@ pub(crate) fn principal(tenant: &str, scopes: &'static [&'static str]) -> Princi
         max_tokens: None,
         models_allowlist: None,
         models_blacklist: None,
+        cost_markup_factor: rust_decimal::Decimal::ONE,
+        pseudonymous: false,
         scopes: Arc::new(Holds(scopes)),
     }
 }
