@@ -38,7 +38,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
-use dgx_gateway_filter::{Blame, ErrorCode, FilterError, RequestInfo, Rope};
+use dgx_gateway_filter::{Blame, ErrorCode, FilterError, RequestInfo, Rope, Traffic};
 use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -473,7 +473,9 @@ impl ProxyHttp for Gateway {
         }
         let status = final_head(session).map(|head| head.status);
         let outcome = ctx.outcome(status, error);
-        ctx.chain.finish(&outcome);
+        let traffic =
+            Traffic { status, bytes_in: session.body_bytes_read() as u64, bytes_out: session.body_bytes_sent() as u64 };
+        ctx.chain.finish(&outcome, Some(traffic));
         ctx.body = Rope::new();
         self.metrics.finished(session, ctx.chain.request(), ctx.chain.facts(), &outcome, error);
     }

@@ -47,6 +47,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Allowed methods.
     pub methods: Vec<Method>,
+    /// Whether one of the filters asks who sends the request.
+    pub protected: bool,
     /// Filters in order.
     pub filters: Vec<RouteFilter>,
     /// The strongest body need of the filters.
@@ -243,6 +245,7 @@ mod tests {
             let route = Route {
                 name: (*path).into(),
                 methods: methods.to_vec(),
+                protected: false,
                 filters: vec![],
                 need: BodyNeed::None,
                 max_body_bytes: None,
@@ -306,6 +309,7 @@ mod tests {
             let route = Route {
                 name: path.into(),
                 methods: vec![Method::GET],
+                protected: false,
                 filters: vec![],
                 need: BodyNeed::None,
                 max_body_bytes: None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dgx_gateway_filter::render::ErrorRenderer;
+use dgx_gateway_filter::services::RequestObserver;
 use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
 use dgx_gateway_filter::{BodyNeed, BuildEnv, BuildError, Problem};
 
@@ -25,6 +26,8 @@ pub struct World {
     pub server: Server,
     /// Endpoints by the name of their kind.
     pub endpoints: HashMap<&'static str, axum::Router>,
+    /// Sees requests that have ended.
+    pub observer: Option<Arc<dyn RequestObserver>>,
 }
 
 /// Why there is no world.
@@ -68,7 +71,9 @@ impl World {
         }
         let endpoints = build_endpoints(registry, env)?;
         let routes = build_routes(plans, config, registry, &endpoints, env)?;
-        Ok(Self { endpoints, routes, renderer: Arc::clone(&registry.renderer), server: config.server.clone() })
+        let observer = env.service::<Arc<dyn RequestObserver>>().ok().map(|observer| Arc::clone(&*observer));
+        let (renderer, server) = (Arc::clone(&registry.renderer), config.server.clone());
+        Ok(Self { endpoints, routes, renderer, server, observer })
     }
 
     /// Checks without building.
@@ -198,6 +203,7 @@ fn build_routes(
         let route = Arc::new(Route {
             name: spec.path.as_str().into(),
             methods: spec.methods,
+            protected: built.iter().any(|entry| entry.filter.authenticates()),
             filters: built,
             need,
             max_body_bytes: spec.max_body_bytes.or(spec.upload.then_some(config.server.max_upload_bytes)),

@@ -111,6 +111,7 @@ fn match_route(session: &Session, ctx: &mut RequestCtx) -> Result<Matched, Filte
             ctx.path = path.as_str().to_owned();
             let request = &mut ctx.chain.shared.request;
             request.route = Arc::clone(&route.name);
+            request.protected = route.protected;
             request.max_body_bytes = route.max_body_bytes.unwrap_or(world.server.max_body_bytes);
             ctx.route = Some(Arc::clone(route));
             Ok(Matched::Route(Arc::clone(route)))

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo};
+use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo, Traffic};
 use dgx_gateway_filter::facts::ClientIp;
 use dgx_gateway_filter::render::ErrorRenderer;
+use dgx_gateway_filter::services::RequestObserver;
 use dgx_gateway_filter::upstream::UpstreamPlan;
 use dgx_gateway_filter::{ErrorCode, Facts, FilterError, Outcome, Rope};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora::proxy::Session;
 
 use super::attempt::Attempt;
@@ -58,18 +59,23 @@ impl Shared {
 pub(super) struct Chain {
     pub exchanges: Vec<Box<dyn Exchange>>,
     pub shared: Shared,
+    observer: Option<Arc<dyn RequestObserver>>,
     finished: bool,
 }
 
 impl Chain {
     /// Tells every exchange how the request ended. Only the first call counts.
-    pub(super) fn finish(&mut self, outcome: &Outcome) {
+    pub(super) fn finish(&mut self, outcome: &Outcome, traffic: Option<Traffic>) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let cx = FinishCx { request: &self.shared.request, facts: &self.shared.facts };
+        let Shared { request, facts, .. } = &self.shared;
+        let cx = FinishCx { request, facts, duration: request.started.elapsed(), traffic };
         for exchange in self.exchanges.iter_mut().rev() {
             exchange.finish(outcome, &cx);
+        }
+        if let Some(observer) = &self.observer {
+            observer.ended(outcome, &cx);
         }
     }
 }
@@ -92,7 +98,7 @@ impl Chain {
 
 impl Drop for Chain {
     fn drop(&mut self) {
-        self.finish(&Outcome::Dropped);
+        self.finish(&Outcome::Dropped, None);
     }
 }
 
@@ -125,7 +131,7 @@ pub struct RequestCtx {
 
 impl RequestCtx {
     pub(super) fn new(world: Arc<World>, held: Held, held_answer: Held, spools: Arc<Spools>) -> Self {
-        let request = unmatched(Arc::from(""), None);
+        let request = unmatched(Arc::from(""), Method::GET, None);
         let shared = Shared {
             request,
             facts: Facts::default(),
@@ -133,11 +139,12 @@ impl RequestCtx {
             plan: UpstreamPlan::default(),
             renderer: None,
         };
+        let observer = world.observer.clone();
         Self {
             world,
             route: None,
             path: String::new(),
-            chain: Chain { exchanges: Vec::new(), shared, finished: false },
+            chain: Chain { exchanges: Vec::new(), shared, observer, finished: false },
             body: Rope::new(),
             held,
             held_answer,
@@ -158,7 +165,7 @@ impl RequestCtx {
     pub(super) fn begin(&mut self, head: &http::request::Parts, peer: Option<SocketAddr>, metrics: &CoreMetrics) {
         let (id, value) = request_id(&head.headers);
         let shared = &mut self.chain.shared;
-        shared.request = unmatched(id, peer);
+        shared.request = unmatched(id, head.method.clone(), peer);
         for name in REQUEST_ID_HEADERS {
             shared.reply_headers.insert(name, value.clone());
         }
@@ -223,8 +230,16 @@ impl RequestCtx {
 }
 
 /// What is known before a route is.
-fn unmatched(id: Arc<str>, peer: Option<SocketAddr>) -> RequestInfo {
-    RequestInfo { id, route: Arc::from(UNMATCHED), peer, started: Instant::now(), max_body_bytes: 0 }
+fn unmatched(id: Arc<str>, method: Method, peer: Option<SocketAddr>) -> RequestInfo {
+    RequestInfo {
+        id,
+        method,
+        route: Arc::from(UNMATCHED),
+        protected: false,
+        peer,
+        started: Instant::now(),
+        max_body_bytes: 0,
+    }
 }
 
 /// The client's id when it is 1 to 128 visible ASCII characters, else a new UUID v4.

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use crate::body::Rope;
 use crate::code::ErrorCode;
@@ -32,8 +32,12 @@ pub enum Flow {
 pub struct RequestInfo {
     /// Request id: taken over from the client or made here.
     pub id: Arc<str>,
+    /// Method.
+    pub method: Method,
     /// Name of the matched route: its path template.
     pub route: Arc<str>,
+    /// Whether the route asks who sends the request.
+    pub protected: bool,
     /// Peer address of the connection.
     pub peer: Option<SocketAddr>,
     /// When the head was complete.
@@ -90,6 +94,21 @@ pub struct FinishCx<'a> {
     pub request: &'a RequestInfo,
     /// What filters told each other.
     pub facts: &'a Facts,
+    /// Time since the head.
+    pub duration: Duration,
+    /// What went over the connection; `None` when the task was dropped, for nobody counts then.
+    pub traffic: Option<Traffic>,
+}
+
+/// What went over the connection of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Status of the answer; `None` when the client left before there was one.
+    pub status: Option<StatusCode>,
+    /// Bytes of the request body that were read.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body that were written.
+    pub bytes_out: u64,
 }
 
 /// Head of a response on its way to the client.

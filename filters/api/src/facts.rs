@@ -48,6 +48,15 @@ impl Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientIp(pub IpAddr);
 
+/// Where a request comes from that the gateway sent to itself. Stated by the core; a client's request has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// How many such requests it is away from a client, at least 1.
+    pub depth: u8,
+    /// Id of the request that caused it.
+    pub parent_request_id: Arc<str>,
+}
+
 /// How a request body is compressed. Stated in `request_head` by a filter that wants to see it decoded; a route that
 /// holds its body then holds it decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -232,6 +232,11 @@ pub trait Filter: Send + Sync {
         BodyNeed::None
     }
 
+    /// Whether it finds out who sends the request. A route with such a filter is a protected one.
+    fn authenticates(&self) -> bool {
+        false
+    }
+
     /// Its part in a new request.
     fn begin(&self) -> Box<dyn Exchange>;
 }

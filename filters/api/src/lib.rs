@@ -11,12 +11,14 @@
 //! | [`upstream`] | where a request may go: targets, attempts, verdicts |
 //! | [`facts`] | what filters tell each other, as types |
 //! | [`services`] | what filters ask of each other, as traits |
+//! | [`audit`] | records of the audit log, and who writes them |
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
 //! | [`money`] | the terms of a request, what it may cost and what it cost |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
 //! | [`ambient`], [`clock`], [`yaml`] | environment, time and configuration files, injected |
 
 pub mod ambient;
+pub mod audit;
 pub mod body;
 pub mod clock;
 pub mod code;
@@ -36,6 +38,6 @@ pub use async_trait::async_trait;
 pub use self::body::{BodyNeed, Rope};
 pub use self::code::ErrorCode;
 pub use self::error::{Blame, FilterError};
-pub use self::exchange::{Exchange, ExchangeCx, FinishCx, Flow, Outcome, Reply, RequestInfo, ResponseHead};
+pub use self::exchange::{Exchange, ExchangeCx, FinishCx, Flow, Outcome, Reply, RequestInfo, ResponseHead, Traffic};
 pub use self::facts::Facts;
 pub use self::filter::{BuildEnv, BuildError, EndpointKind, Filter, FilterKind, Problem, ServiceKind};

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+pub use crate::audit::{Audit, Pseudonyms, RequestObserver};
 use crate::error::FilterError;
 use crate::exchange::Outcome;
 use crate::facts::{Meter, ModelCall, WorstCase};
@@ -34,50 +35,6 @@ pub enum NotTolerated {
     NotCounted(Box<FilterError>),
     /// The client failed too often; the wait until another failure is tolerated.
     TooOften(Duration),
-}
-
-/// Writes the audit log: who did what, never what was said. Offered as an `Arc<dyn Audit>`; a part that finds none
-/// records nothing.
-pub trait Audit: Send + Sync {
-    /// Takes a record. Does not wait: a log that cannot be written shows in the health of the service and in metrics,
-    /// and stops nothing.
-    fn record(&self, record: &AuditRecord<'_>);
-}
-
-/// One line of the audit log. The time is that of the call; what is not known is null.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AuditRecord<'a> {
-    /// `admin`, `auth`, `config`, `cost`, `http` or `tool`.
-    pub kind: &'static str,
-    /// Request it belongs to.
-    pub request_id: Option<&'a str>,
-    /// Request that caused that request.
-    pub parent_request_id: Option<&'a str>,
-    /// Tenant.
-    pub tenant_id: Option<&'a str>,
-    /// Token.
-    pub token_id: Option<&'a str>,
-    /// User as the client named it.
-    pub user_id: Option<&'a str>,
-    /// Whether the log holds a pseudonym in place of the user, and no address.
-    pub pseudonymous: bool,
-    /// Members of this kind of record, in the order in which they are written.
-    pub members: &'a [(&'static str, AuditValue<'a>)],
-}
-
-/// Value of a member of an audit record.
-#[derive(Clone, Copy, Debug)]
-pub enum AuditValue<'a> {
-    /// True or false.
-    Flag(bool),
-    /// A JSON document, written as it stands.
-    Json(&'a str),
-    /// A whole number.
-    Number(u64),
-    /// Not known.
-    Null,
-    /// Text.
-    Text(&'a str),
 }
 
 /// Knows what a model call costs. Offered as an `Arc<dyn Pricing>` by the part that owns the ledger, asked by the part

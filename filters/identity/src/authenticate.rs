@@ -52,6 +52,10 @@ impl FilterKind for Authenticate {
 struct AuthenticateFilter(Arc<Gate>);
 
 impl Filter for AuthenticateFilter {
+    fn authenticates(&self) -> bool {
+        true
+    }
+
     fn begin(&self) -> Box<dyn Exchange> {
         Box::new(AuthenticateExchange(Arc::clone(&self.0)))
     }

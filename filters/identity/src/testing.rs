@@ -108,8 +108,15 @@ impl World {
         let filter = K::build(K::check(config).unwrap(), &self.env).unwrap();
         let (head, ()) = request.body(()).unwrap().into_parts();
         let peer = self.peer.map(|ip| SocketAddr::new(ip, 40_000));
-        let info =
-            RequestInfo { id: "r1".into(), route: "/".into(), peer, started: self.clock.now(), max_body_bytes: 0 };
+        let info = RequestInfo {
+            id: "r1".into(),
+            method: head.method.clone(),
+            route: "/".into(),
+            protected: true,
+            peer,
+            started: self.clock.now(),
+            max_body_bytes: 0,
+        };
         let mut cx = ExchangeCx {
             head: &head,
             request: &info,

@@ -49,7 +49,9 @@ impl World {
         let (head, ()) = http::Request::new(()).into_parts();
         let request = RequestInfo {
             id: "r1".into(),
+            method: http::Method::GET,
             route: "/".into(),
+            protected: false,
             peer: self.peer,
             started: self.clock.now(),
             max_body_bytes: 0,

@@ -34,7 +34,9 @@ impl ExchangeDriver {
         let (head, ()) = head.into_parts();
         let request = RequestInfo {
             id: Arc::from("request-1"),
+            method: head.method.clone(),
             route: Arc::from(head.uri.path()),
+            protected: false,
             peer: None,
             started: Instant::now(),
             max_body_bytes: 32 << 20,
@@ -223,7 +225,8 @@ impl ExchangeDriver {
 
     /// Runs `finish`.
     pub fn finish(&mut self, outcome: &Outcome) {
-        let cx = FinishCx { request: &self.request, facts: &self.facts };
+        let duration = self.request.started.elapsed();
+        let cx = FinishCx { request: &self.request, facts: &self.facts, duration, traffic: None };
         self.exchange.finish(outcome, &cx);
     }
 
