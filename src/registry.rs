@@ -18,6 +18,7 @@ pub const ADMIN_PAGES: &str = "health";
 pub fn registry() -> Registry {
     Registry::new(Arc::new(OpenAi), include_str!("../conf/routes.yaml"))
         .dialect("messages", Arc::new(Anthropic))
+        .service::<dgx_gateway_audit::Service>() // whom others tell what happened, so before all
         .service::<dgx_gateway_limits::Service>() // slows down who guesses secrets, so before identity
         .service::<dgx_gateway_identity::Service>()
         .service::<dgx_gateway_store::Service>() // state: before all that keep some
