@@ -133,7 +133,7 @@ fn describe(what: &Describe, overrides: &Overrides, ambient: &Ambient) -> ExitCo
         Describe::Schema { file: FileKind::Models } => schema::text(&schema::models()),
         Describe::Schema { file: FileKind::Tokens } => schema::text(&schema::tokens()),
         Describe::Schema { file: FileKind::Agent } => return not_yet("agent"),
-        Describe::Schema { file: FileKind::Pricing } => return not_yet("pricing"),
+        Describe::Schema { file: FileKind::Pricing } => schema::text(&schema::pricing()),
         Describe::Show => return show(overrides, ambient),
     };
     say(&mut std::io::stdout(), &text);

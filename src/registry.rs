@@ -47,6 +47,12 @@ pub fn models_file() -> schemars::Schema {
     schemars::schema_for!(dgx_gateway_models::CatalogFile)
 }
 
+/// JSON Schema of the price file.
+#[must_use]
+pub fn pricing_file() -> schemars::Schema {
+    schemars::schema_for!(dgx_gateway_ledger::PricingFile)
+}
+
 /// JSON Schema of the file with tenants and tokens.
 #[must_use]
 pub fn tokens_file() -> schemars::Schema {

@@ -6,7 +6,7 @@ pub(crate) mod shape;
 
 use dgx_gateway::config::CoreFile;
 use dgx_gateway::plugins::Registry;
-use dgx_gateway::registry::{models_file, tokens_file};
+use dgx_gateway::registry::{models_file, pricing_file, tokens_file};
 use serde_json::{Map, Value, json};
 
 pub(crate) use self::reference::reference;
@@ -31,9 +31,18 @@ pub(crate) fn gateway(registry: &Registry) -> Value {
 
 /// JSON Schema of the models file.
 pub(crate) fn models() -> Value {
-    let mut schema = models_file().to_value();
+    titled("models.yaml of dgx-gateway", models_file())
+}
+
+/// JSON Schema of the price file.
+pub(crate) fn pricing() -> Value {
+    titled("pricing.yaml of dgx-gateway", pricing_file())
+}
+
+fn titled(title: &str, schema: schemars::Schema) -> Value {
+    let mut schema = schema.to_value();
     if let Some(schema) = schema.as_object_mut() {
-        schema.insert("title".to_owned(), "models.yaml of dgx-gateway".into());
+        schema.insert("title".to_owned(), title.into());
         schema.remove("description");
     }
     schema
@@ -113,6 +122,7 @@ mod tests {
     fn the_schemas_in_docs_are_current() {
         is_current("gateway.schema.json", &text(&gateway(&registry())), "schema");
         is_current("models.schema.json", &text(&models()), "schema --file models");
+        is_current("pricing.schema.json", &text(&pricing()), "schema --file pricing");
         is_current("tokens.schema.json", &text(&tokens()), "schema --file tokens");
     }
 
@@ -138,7 +148,7 @@ mod tests {
                 _ => {}
             }
         }
-        for schema in [gateway(&registry()), models(), tokens()] {
+        for schema in [gateway(&registry()), models(), pricing(), tokens()] {
             check(&schema, &schema);
         }
     }

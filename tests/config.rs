@@ -52,6 +52,29 @@ fn show_prints_what_is_in_effect_and_no_secret() {
 }
 
 #[test]
+fn show_and_check_read_the_price_table() {
+    let folder = folder("fx: {markup: 0.07}\n");
+    let (code, shown, _) = run(folder.path(), &["config", "show"], &[]);
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("pricing_file: conf/pricing.yaml\n") && shown.contains("markup: 0.07\n"), "{shown}");
+    let (_, shown, _) = run(folder.path(), &["config", "show"], &[("FX_MARKUP", "0.1")]);
+    assert!(shown.contains("markup: 0.1\n"), "{shown}");
+    fs::write(folder.path().join("conf/pricing.yaml"), "version: 1\nentries:\n- {backend: a, model: m}\n").unwrap();
+    for arguments in [&["check"][..], &["config", "show"]] {
+        let (code, _, said) = run(folder.path(), arguments, &[]);
+        assert_eq!(code, Some(2));
+        assert!(said.starts_with("conf/pricing.yaml:3: entries[0].input: the entry sets no price"), "{said}");
+    }
+    for (markup, key) in [("1.1", "FX_MARKUP"), ("-0.1", "FX_MARKUP"), ("a lot", "FX_MARKUP"), ("", "fx.markup")] {
+        fs::remove_file(folder.path().join("conf/pricing.yaml")).ok();
+        fs::write(folder.path().join("conf/gateway.yaml"), "fx: {markup: '2'}\n").unwrap();
+        let (code, _, said) = run(folder.path(), &["check"], &[("FX_MARKUP", markup)]);
+        assert_eq!(code, Some(2), "{markup}");
+        assert!(said.contains(&format!("{key}: must be a decimal from 0 to 1")), "{said}");
+    }
+}
+
+#[test]
 fn show_of_an_invalid_configuration_tells_its_problems() {
     let folder = folder("server: {drain_seconds: -1}\nbackends: [{id: a, api_key: canary, colour: red}]\n");
     let (code, shown, said) = run(folder.path(), &["config", "show"], &[]);
@@ -62,12 +85,10 @@ fn show_of_an_invalid_configuration_tells_its_problems() {
 #[test]
 fn a_file_that_is_not_read_yet_has_no_schema() {
     let folder = folder("");
-    for file in ["pricing", "agent"] {
-        let (code, shown, said) = run(folder.path(), &["config", "schema", "--file", file], &[]);
-        assert_eq!((code, shown.as_str()), (Some(2), ""), "{file}");
-        assert!(said.contains(&format!("reads no {file} file")), "{said}");
-    }
-    for file in ["gateway", "models", "tokens"] {
+    let (code, shown, said) = run(folder.path(), &["config", "schema", "--file", "agent"], &[]);
+    assert_eq!((code, shown.as_str()), (Some(2), ""));
+    assert!(said.contains("reads no agent file"), "{said}");
+    for file in ["gateway", "models", "pricing", "tokens"] {
         let (code, shown, said) = run(folder.path(), &["config", "schema", "--file", file], &[]);
         assert_eq!((code, said.as_str()), (Some(0), ""), "{file}");
         assert!(shown.contains("\"$schema\": \"https://json-schema.org/draft/2020-12/schema\""), "{shown}");

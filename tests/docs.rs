@@ -56,10 +56,10 @@ fn a_route_may_name_a_dialect_that_there_is() {
 #[test]
 fn every_example_configuration_is_valid() {
     let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    let (models, main): (Vec<_>, Vec<_>) = files("conf", "yaml")
+    let (parts, main): (Vec<_>, Vec<_>) = files("conf", "yaml")
         .into_iter()
         .filter(|path| name(path) != "routes.yaml") // built in, loaded by every test of the registry
-        .partition(|path| name(path).ends_with("-models.yaml"));
+        .partition(|path| name(path).ends_with("-models.yaml") || name(path) == "pricing.yaml");
     assert!(main.len() >= 3, "{main:?}");
     for path in &main {
         let overrides = Overrides { config: Some(path.clone()) };
@@ -67,8 +67,9 @@ fn every_example_configuration_is_valid() {
         assert!(checked.is_ok(), "{}: {checked:?}", path.display());
     }
     let texts: String = main.iter().map(read).collect();
-    for path in models {
-        assert!(texts.contains(&format!("models_file: conf/{}", name(&path))), "{} is not used", path.display());
+    for path in parts {
+        let key = if name(&path) == "pricing.yaml" { "pricing_file" } else { "models_file" };
+        assert!(texts.contains(&format!("{key}: conf/{}", name(&path))), "{} is not used", path.display());
     }
 }
 
@@ -79,6 +80,30 @@ fn an_example_configuration_that_is_wrong_would_be_noticed() {
     fs::write(file.path(), broken).unwrap();
     let overrides = Overrides { config: Some(file.path().to_owned()) };
     assert!(check(&overrides, &Ambient::default(), &registry()).is_err());
+}
+
+#[test]
+fn every_backend_and_model_of_the_price_table_is_one_of_the_station() {
+    let prices: serde_yaml::Value = serde_yaml::from_str(&read(root().join("conf/pricing.yaml"))).unwrap();
+    let (station, models) = (read(root().join("conf/station.yaml")), read(root().join("conf/station-models.yaml")));
+    let entries = prices["entries"].as_sequence().unwrap();
+    assert!(!entries.is_empty());
+    for entry in entries {
+        let (backend, model) = (entry["backend"].as_str().unwrap(), entry["model"].as_str().unwrap());
+        assert!(station.contains(&format!("- id: {backend}\n")), "{backend}");
+        assert!(models.contains(&format!("model: {}", model.trim_end_matches('*'))), "{model}");
+    }
+}
+
+#[test]
+fn a_price_table_that_is_wrong_is_told_with_its_file_line_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, pricing) = (dir.path().join("gateway.yaml"), dir.path().join("pricing.yaml"));
+    fs::write(&file, format!("pricing_file: {}", pricing.display())).unwrap();
+    fs::write(&pricing, "version: 1\nentries:\n  - {backend: a, model: m, input: dear}\n").unwrap();
+    let problems = check(&Overrides { config: Some(file) }, &Ambient::default(), &registry()).unwrap_err();
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(told[0].starts_with(&format!("{}:3: entries[0].input: must be", pricing.display())), "{told:?}");
 }
 
 #[test]

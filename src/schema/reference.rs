@@ -9,7 +9,7 @@ use dgx_gateway::plugins::Registry;
 use serde_json::Value;
 
 use super::shape::{MAX_DEPTH, Shape, members, split_default, stated_default};
-use super::{gateway, models};
+use super::{gateway, models, pricing};
 
 /// What stands for the default of a required key.
 const REQUIRED: &str = "*required*";
@@ -33,8 +33,8 @@ The gateway starts without any file. Everything below is optional unless it says
 - The files are read once, at the start.
 
 `dgx-gateway config show` prints every key with the value that is in effect, without secrets. Editors can check the files
-against `gateway.schema.json`, `models.schema.json` and `tokens.schema.json` of this folder. The file of tenants and tokens
-is described in [OPERATIONS.md](OPERATIONS.md#tenants-and-tokens).
+against `gateway.schema.json`, `models.schema.json`, `pricing.schema.json` and `tokens.schema.json` of this folder. The file of
+tenants and tokens is described in [OPERATIONS.md](OPERATIONS.md#tenants-and-tokens).
 ";
 
 /// The reference of all configuration files, as Markdown.
@@ -49,6 +49,9 @@ pub(crate) fn reference(registry: &Registry) -> String {
     out.push_str("\n## `models.yaml`\n\nNamed by `models_file`. A file that does not exist is an empty catalog.\n");
     let models = models();
     rows_of(&mut out, Shape { root: &models }.children("", &models, 0));
+    out.push_str("\n## `pricing.yaml`\n\nNamed by `pricing_file`. A file that does not exist is an empty table.\n");
+    let pricing = pricing();
+    rows_of(&mut out, Shape { root: &pricing }.children("", &pricing, 0));
     filters(&mut out, registry);
     routes(&mut out, registry);
     out

@@ -56,6 +56,7 @@ async fn an_answer_tells_its_cost_in_its_head() {
         ("cloud", format!("{USAGE}}}"), Some("0.000001"), "true", "upstream", Some("0.01"), Some("0.01")),
         ("cloud", format!("{USAGE},\"cost\":12.5}}"), Some("0.1"), "true", "upstream", Some("11.22"), Some("13.13")),
         ("local", format!("{USAGE},\"cost\":0.25}}"), None, "true", "upstream", Some("0.23"), Some("0.27")),
+        ("cloud", format!("{USAGE}}}"), Some("1.95e-05"), "true", "upstream", Some("0.01"), Some("0.01")),
         ("cloud", format!("{USAGE}}}"), Some("much"), "false", "unknown", None, None),
     ] {
         let mock = MockUpstream::start(Script::always(answered(&usage, header)).with_looks_apart()).await.unwrap();
@@ -64,6 +65,38 @@ async fn an_answer_tells_its_cost_in_its_head() {
         let (rate, rate_source) = if eur.is_some() { rate } else { (None, None) };
         let expected = [Some(available), Some(source), eur, usd, rate, rate_source];
         assert_eq!(told(answer.is_ok()), expected, "{domain} {usage} {header:?}");
+    }
+}
+
+/// A price file beside the gateway.
+fn priced(setup: Setup, entries: Value) -> (Setup, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), json!({"version": 1, "entries": entries}).to_string()).unwrap();
+    (setup.section("pricing_file", file.path().to_str().unwrap()), file)
+}
+
+#[tokio::test]
+async fn a_price_makes_a_cost_of_usage_or_of_an_estimate() {
+    let opus = json!({"backend": "first", "model": "upstream-*", "input": "5.00", "cached_input": "0.50", "cache_write": "6.25", "output": "25.00"});
+    let euros = json!({"backend": "first", "model": UPSTREAM, "currency": "EUR", "input": "0.10", "output": "0.40"});
+    let long =
+        r#""usage":{"prompt_tokens":12000,"completion_tokens":950,"prompt_tokens_details":{"cached_tokens":8000}}"#;
+    let large = r#""usage":{"prompt_tokens":30000000,"completion_tokens":2000000}"#;
+    for (domain, entry, usage, markup, source, eur, usd) in [
+        ("cloud", &opus, long, "", "computed", "0.05", "0.06"),
+        ("cloud", &opus, long, "1", "computed", "0.09", "0.11"),
+        ("local", &opus, long, "0", "computed", "0.05", "0.06"),
+        ("local", &euros, large, "", "computed", "3.80", "4.45"),
+        ("cloud", &opus, r#""usage":null"#, "", "estimated", "0.01", "0.01"),
+        ("cloud", &opus, r#""usage":{"prompt_tokens":1,"cost":0.25}"#, "", "upstream", "0.23", "0.27"),
+    ] {
+        let mock = MockUpstream::start(Script::always(answered(usage, None)).with_looks_apart()).await.unwrap();
+        let (setup, _file) = priced(setup(mock.addr(), domain), json!([entry]));
+        let gateway = setup.variable("FX_MARKUP", markup).start().await;
+        let answer = gateway.chat(request(false, false)).await;
+        let rate = [Some("0.8546"), Some("ecb-2026-05-15")];
+        let expected = [Some("true"), Some(source), Some(eur), Some(usd), rate[0], rate[1]];
+        assert_eq!(told(answer.is_ok()), expected, "{domain} {usage} {markup}");
     }
 }
 

@@ -156,6 +156,8 @@ pub struct WorstCase {
     pub input_bytes: u64,
     /// Tokens that may be written, over all choices.
     pub output_tokens: u64,
+    /// Images that may be drawn, as far as the request bounds them; 0 where it does not.
+    pub images: u64,
 }
 
 impl WorstCase {
@@ -221,6 +223,8 @@ pub struct Usage {
     pub completion_tokens: u64,
     /// Part of the prompt that came from a cache.
     pub cached_tokens: u64,
+    /// Part of the prompt that was written into a cache. Together with what came from one it is at most the prompt.
+    pub cache_write_tokens: u64,
 }
 
 /// The model call that is being attempted. Stated before each attempt, so it tells of the last one.
@@ -255,6 +259,10 @@ pub struct Report {
     pub usage: Option<Usage>,
     /// Cost in US dollars as plain decimal text, if it was reported.
     pub cost_usd: Option<String>,
+    /// Images in the answer.
+    pub images: u64,
+    /// Seconds of audio, if they were reported.
+    pub seconds: Option<Decimal>,
 }
 
 impl Meter {
@@ -268,11 +276,13 @@ impl Meter {
         self.text_bytes.load(Ordering::Relaxed)
     }
 
-    /// Takes what the upstream reports; a later report replaces an earlier one where it says more.
+    /// Takes what the upstream reports; a later report replaces an earlier one where it says more. Images add up.
     pub fn report(&self, report: Report) {
         let mut known = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         known.usage = report.usage.or(known.usage);
         known.cost_usd = report.cost_usd.or(known.cost_usd.take());
+        known.images = known.images.saturating_add(report.images);
+        known.seconds = report.seconds.or(known.seconds);
     }
 
     /// What the upstream has reported so far.

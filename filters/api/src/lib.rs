@@ -13,6 +13,7 @@
 //! | [`services`] | what filters ask of each other, as traits |
 //! | [`audit`] | records of the audit log, and who writes them |
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
+//! | [`glob`] | names with `*` in them |
 //! | [`money`] | the terms of a request, what it may cost and what it cost |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
 //! | [`ambient`], [`clock`], [`yaml`] | environment, time and configuration files, injected |
@@ -26,6 +27,7 @@ pub mod error;
 pub mod exchange;
 pub mod facts;
 pub mod filter;
+pub mod glob;
 pub mod health;
 pub mod money;
 pub mod render;

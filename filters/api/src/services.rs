@@ -49,8 +49,12 @@ pub trait Pricing: Send + Sync {
     /// What a call that has ended counts, by the rules of its row in the ledger.
     fn spent(&self, terms: &Terms, call: &ModelCall, meter: &Meter, outcome: &Outcome) -> Spent;
 
-    /// The most that a call to any of these targets costs, in euros; `None` when one of them may cost money and has no
-    /// price.
+    /// The most that a call to any of these targets costs, in euros, whole cents: what the dearest of them bills when
+    /// it reads and writes all that it may. `None` when one of them may cost money and has no price at the moment the
+    /// request began. Whether that can happen is known at load: see [`crate::money::PricedModels`].
+    ///
+    /// Seconds of audio, and images of a model that draws unasked, are not bounded by a request and count nothing here.
+    /// Neither does what a backend reports beyond its price.
     fn worst_eur(&self, terms: &Terms, targets: &[CallTarget], worst: WorstCase) -> Option<Decimal>;
 }
 

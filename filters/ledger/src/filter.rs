@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dgx_gateway_filter::facts::{Meter, ModelCall, ModelChoice, Principal};
+use dgx_gateway_filter::facts::{Meter, ModelCall, ModelChoice, Principal, Usage};
 use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::upstream::AttemptRequest;
 use dgx_gateway_filter::{
@@ -11,13 +11,15 @@ use dgx_gateway_filter::{
     Outcome, Problem, Rope,
 };
 use dgx_gateway_store::{Keep, Slot, StoreError, Wait};
+use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::Durability;
+use crate::cost::Tally;
 use crate::money::{CallCost, Source};
 use crate::rows::{self, Opened, Settled, Status};
-use crate::service::{Ledger, cost, status, tokens};
+use crate::service::{Ledger, status};
 
 /// The kind.
 #[derive(Debug)]
@@ -54,7 +56,6 @@ impl Filter for BookFilter {
 /// A row that has been opened, and the place in the queue for its settlement.
 struct Open {
     call: Opened,
-    terms: Terms,
     may_cost: bool,
     slot: Slot,
 }
@@ -82,10 +83,11 @@ impl Exchange for BookExchange {
             model: text(&choice.slug),
             prompt_estimate: choice.prompt_estimate,
             started_at: self.ledger.now(),
+            target: choice.targets.first().cloned(),
+            terms: cx.facts.get::<Terms>().ok_or_else(|| FilterError::internal("no terms were stated"))?.clone(),
         };
-        let terms = cx.facts.get::<Terms>().ok_or_else(|| FilterError::internal("no terms were stated"))?.clone();
-        let may_cost = choice.may_cost;
-        self.open(call, terms, may_cost).await.map_err(storage_error)?;
+        let may_cost = choice.may_cost || self.ledger.prices.may_cost(&choice.targets, &call.terms);
+        self.open(call, may_cost).await.map_err(storage_error)?;
         Ok(Flow::Continue)
     }
 
@@ -98,8 +100,8 @@ impl Exchange for BookExchange {
         let Some(open) = self.open.take() else { return };
         let settled = self.settlement(&open, outcome, cx);
         let wait = self.waits(open.may_cost);
-        let Open { call, terms, slot, .. } = open;
-        let work = Box::new(move |connection: &_| rows::settle(connection, &call, &settled, &terms));
+        let Open { call, slot, .. } = open;
+        let work = Box::new(move |connection: &_| rows::settle(connection, &call, &settled).map(drop));
         drop(slot.write(wait, Keep::Always, work)); // nobody is left to wait
     }
 }
@@ -114,7 +116,7 @@ impl BookExchange {
     }
 
     /// Takes both places in the queue first: once the row is open, nothing can keep it from being settled.
-    async fn open(&mut self, call: Opened, terms: Terms, may_cost: bool) -> Result<(), StoreError> {
+    async fn open(&mut self, call: Opened, may_cost: bool) -> Result<(), StoreError> {
         let (to_open, to_settle) = (self.ledger.store.slot().await?, self.ledger.store.slot().await?);
         let (row, instance) = (call.clone(), self.ledger.instance().to_owned());
         let work = Box::new(move |connection: &_| rows::open(connection, &row, &instance));
@@ -122,33 +124,31 @@ impl BookExchange {
             Wait::Now => to_open.write(Wait::Now, Keep::Never, work).committed().await?,
             Wait::Later => drop(to_open.write(Wait::Later, Keep::Always, work)),
         }
-        self.open = Some(Open { call, terms, may_cost, slot: to_settle });
+        self.open = Some(Open { call, may_cost, slot: to_settle });
         Ok(())
     }
 
     fn settlement(&self, open: &Open, outcome: &Outcome, cx: &FinishCx<'_>) -> Settled {
         let made = cx.facts.get::<ModelCall>().filter(|_| self.tried);
         let status = status(outcome, made.is_some());
-        let default = Meter::default();
-        let meter = cx.facts.get::<Meter>().unwrap_or(&default);
         let mut settled = Settled {
             status,
             resolved_model: made.map(|call| call.resolved_model.to_string()),
             backend_label: made.map(|call| call.backend_label.to_string()),
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            cached_tokens: 0,
+            usage: Usage::default(),
+            images: 0,
+            seconds: Decimal::ZERO,
             cost: CallCost::free(Source::Zero),
             settled_at: self.ledger.now(),
         };
         let Some(call) = made else { return settled };
-        let report = meter.reported();
-        if status != Status::Failed || report.cost_usd.is_some() {
-            let usage = tokens(call, meter);
-            settled.prompt_tokens = usage.prompt_tokens;
-            settled.completion_tokens = usage.completion_tokens;
-            settled.cached_tokens = usage.cached_tokens;
-            settled.cost = cost(call, &report, &open.terms);
+        let unused = Meter::default();
+        let tally = Tally::of(call, cx.facts.get::<Meter>().unwrap_or(&unused));
+        if status != Status::Failed || tally.cost_usd.is_some() {
+            settled.cost = self.ledger.prices.cost(call.into(), &tally, status, &open.call.terms);
+            settled.usage = tally.usage;
+            settled.images = tally.images;
+            settled.seconds = tally.seconds.unwrap_or_default();
         }
         settled
     }

@@ -1,6 +1,6 @@
 //! What model calls cost, and the exact account of them.
 //!
-//! Owns the key `ledger`, the tables `usage_calls` and `usage_requests`, and the directory `data/sqlite/instances`.
+//! Owns the keys `ledger`, `pricing_file` and `fx`, the tables `usage_calls` and `usage_requests`, and the directory `data/sqlite/instances`.
 //! A call is written as `reserved` before the upstream hears of it and settled exactly once when the request ends,
 //! however it ends: answered, failed, aborted, or with the process, whose open calls the next start settles.
 //!
@@ -10,22 +10,33 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | `config` | the key `ledger` and the service behind it |
-//! | `service` | terms, prices, recovery |
+//! | `config` | the keys and the service behind them |
+//! | `service` | terms, recovery, what others may ask |
+//! | `cost` | where the cost of a call comes from |
+//! | `prices` | the price table |
 //! | `filter` | the filter kind |
 //! | [`money`] | the arithmetic |
 //! | `rows` | tables and SQL |
 //! | `instance` | which processes are alive |
 
 mod config;
+mod cost;
 mod filter;
 mod instance;
 pub mod money;
+mod prices;
 mod rows;
 mod service;
 #[cfg(test)]
 mod tests;
 
-pub use self::config::{Durability, LedgerSettings, Service, Settings};
+pub use self::config::{Checked, Durability, FxSettings, LedgerSettings, Service, Settings, Share};
 pub use self::filter::{Book, BookConfig};
+pub use self::prices::file::{CurrencyFile, Price, PriceFile, PricingFile};
 pub use self::service::Ledger;
+
+/// A time in tables: milliseconds of UTC.
+fn millis(time: std::time::SystemTime) -> i64 {
+    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,4 +1,13 @@
 //! What calls cost and what is billed for a request. Decimal arithmetic; rounding happens once per request.
+//!
+//! A decimal holds 28 digits. Every product is exact as long as it has no more: a cost of 17 digits (all that a
+//! backend can say in a binary number) times a rate of 4, a markup of 2 and a factor of 2 digits behind the point has
+//! them, and so have a thousand million tokens at a price of 9 digits. Beyond that the last of 28 digits is rounded
+//! up, never down, so that nothing which costs more than a whole cent is billed as that cent. What exceeds all decimals is
+//! no money: its cost counts as unknown.
+
+#[cfg(test)]
+mod tests;
 
 use dgx_gateway_filter::money::Terms;
 use rust_decimal::{Decimal, RoundingStrategy};
@@ -6,7 +15,11 @@ use rust_decimal::{Decimal, RoundingStrategy};
 /// Digits of a billed amount behind the point.
 const CENTS: u32 = 2;
 /// Digits of a reported upstream amount behind the point.
-const MICROS: u32 = 6;
+pub(crate) const MICROS: u32 = 6;
+/// Largest number that the digits of a decimal make.
+const MAX_DIGITS: i128 = Decimal::MAX.mantissa();
+/// Most digits behind the point.
+const MAX_SCALE: u32 = Decimal::MAX_SCALE;
 
 /// Where the cost of a call comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +39,15 @@ pub enum Source {
 }
 
 impl Source {
+    /// All, the least certain first: the first that occurs among the calls of a request is that of the request.
+    pub(crate) const LEAST_CERTAIN_FIRST: [Self; 6] =
+        [Self::Unknown, Self::Estimated, Self::Computed, Self::Upstream, Self::Cached, Self::Zero];
+
+    /// The source of a word in a table.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::LEAST_CERTAIN_FIRST.into_iter().find(|source| source.as_str() == word)
+    }
+
     /// The word in headers, events and tables.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -55,15 +77,18 @@ impl CallCost {
     /// The cost of a call that costs `upstream_usd` at the upstream.
     #[must_use]
     pub fn of_dollars(source: Source, upstream_usd: Decimal, terms: &Terms) -> Self {
-        let eur_exact = upstream_usd * terms.rate * (Decimal::ONE + terms.fx_markup) * terms.factor;
-        Self { source, upstream_usd: Some(upstream_usd), eur_exact: eur_exact.normalize() }
+        let cost = |eur_exact| Self { source, upstream_usd: Some(upstream_usd), eur_exact };
+        euros_of_dollars(upstream_usd, terms).map_or_else(Self::unknown, cost)
     }
 
     /// The cost of a call that costs `amount` euros by the price table.
     #[must_use]
     pub fn of_euros(source: Source, amount: Decimal, terms: &Terms) -> Self {
-        let dollars = amount.checked_div(terms.rate).unwrap_or_default();
-        Self { source, upstream_usd: Some(half_up(dollars, MICROS)), eur_exact: (amount * terms.factor).normalize() }
+        let dollars = amount.checked_div(terms.rate).map(|dollars| half_up(dollars, MICROS));
+        match (dollars, product(amount, terms.factor)) {
+            (Some(dollars), Some(eur_exact)) => Self { source, upstream_usd: Some(dollars), eur_exact },
+            _ => Self::unknown(),
+        }
     }
 
     /// A call that costs nothing.
@@ -98,85 +123,68 @@ impl Bill {
     /// The bill of a request with these calls.
     #[must_use]
     pub fn of(calls: &[CallCost], terms: &Terms) -> Self {
-        const LEAST_CERTAIN_FIRST: [Source; 6] =
-            [Source::Unknown, Source::Estimated, Source::Computed, Source::Upstream, Source::Cached, Source::Zero];
         let has = |source: &Source| calls.iter().any(|call| call.source == *source);
-        let exact: Decimal = calls.iter().map(|call| call.eur_exact).sum();
-        let eur = exact.round_dp_with_strategy(CENTS, RoundingStrategy::AwayFromZero);
+        let exact = sum(calls.iter().map(|call| call.eur_exact));
+        let upstream_usd = sum(calls.iter().filter_map(|call| call.upstream_usd));
+        let eur = exact.map(cents_up);
+        let usd = eur.and_then(|eur| eur.checked_div(terms.rate)).map(|usd| half_up(usd, CENTS));
         Self {
-            source: LEAST_CERTAIN_FIRST.into_iter().find(has).unwrap_or(Source::Zero),
+            source: Source::LEAST_CERTAIN_FIRST.into_iter().find(has).unwrap_or(Source::Zero),
             available: !has(&Source::Unknown),
-            eur,
-            usd: half_up(eur.checked_div(terms.rate).unwrap_or_default(), CENTS),
-            upstream_usd: calls.iter().filter_map(|call| call.upstream_usd).sum(),
+            eur: eur.unwrap_or(Decimal::MAX),
+            usd: usd.unwrap_or(Decimal::MAX),
+            upstream_usd: upstream_usd.unwrap_or(Decimal::MAX),
         }
     }
 }
 
-fn half_up(amount: Decimal, digits: u32) -> Decimal {
+/// What dollars of an upstream cost a tenant in euros.
+pub(crate) fn euros_of_dollars(usd: Decimal, terms: &Terms) -> Option<Decimal> {
+    // the three have few digits, so this one is exact
+    let factor = product(product(terms.rate, Decimal::ONE.checked_add(terms.fx_markup)?)?, terms.factor)?;
+    product(usd, factor)
+}
+
+/// Whole cents, the part of a cent counting as one.
+pub(crate) fn cents_up(amount: Decimal) -> Decimal {
+    amount.round_dp_with_strategy(CENTS, RoundingStrategy::AwayFromZero)
+}
+
+pub(crate) fn half_up(amount: Decimal, digits: u32) -> Decimal {
     amount.round_dp_with_strategy(digits, RoundingStrategy::MidpointAwayFromZero)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A sum of amounts that are not negative.
+pub(crate) fn sum(amounts: impl IntoIterator<Item = Decimal>) -> Option<Decimal> {
+    amounts.into_iter().try_fold(Decimal::ZERO, Decimal::checked_add).map(|sum| sum.normalize())
+}
 
-    fn decimal(text: &str) -> Decimal {
-        text.parse().unwrap()
+/// The product of two amounts that are not negative: exact where a decimal holds it, else rounded up in its last
+/// digit. `None` when it is too large.
+pub(crate) fn product(one: Decimal, other: Decimal) -> Option<Decimal> {
+    let (one, other) = (one.normalize(), other.normalize());
+    let Some(digits) = one.mantissa().checked_mul(other.mantissa()) else {
+        let near = one.checked_mul(other)?;
+        return near.checked_add(Decimal::from_parts(1, 0, 0, false, near.scale()));
+    };
+    let (mut digits, mut scale) = (digits, one.scale() + other.scale());
+    while digits > MAX_DIGITS || scale > MAX_SCALE {
+        scale = scale.checked_sub(1)?;
+        digits = digits / 10 + i128::from(digits % 10 != 0);
     }
+    Decimal::try_from_i128_with_scale(digits, scale).ok().map(|product| product.normalize())
+}
 
-    fn terms(rate: &str, markup: &str, factor: &str) -> Terms {
-        let rate_source = "ecb-2026-05-15".into();
-        Terms { rate: decimal(rate), rate_source, fx_markup: decimal(markup), factor: decimal(factor) }
+/// A cost that a backend reports, as decimal text; what a decimal does not hold of it is rounded up. `None` when it is
+/// negative or no number.
+pub(crate) fn reported(text: &str) -> Option<Decimal> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte)) {
+        return None;
     }
-
-    #[test]
-    fn the_vectors_of_the_specification() {
-        for (calls, rate, markup, factor, exact, eur, usd) in [
-            (&["0"][..], "0.8546", "0.05", "1.00", "0", "0.00", "0.00"),
-            (&["0.000001"], "0.8546", "0.05", "1.00", "0.00000089733", "0.01", "0.01"),
-            (&["0.012345"], "0.8546", "0.05", "1.00", "0.01107753885", "0.02", "0.02"),
-            (&["0.981052"], "0.8546", "0.05", "1.00", "0.88032739116", "0.89", "1.04"),
-            (&["0.981052"], "0.8546", "0.05", "1.20", "1.056392869392", "1.06", "1.24"),
-            (&["12.5"], "0.8546", "0.05", "0.90", "10.0949625", "10.10", "11.82"),
-            (&["0.25"], "0.80", "0.05", "1.00", "0.21", "0.21", "0.26"),
-            (&["0.250000000001"], "0.80", "0.05", "1.00", "0.21000000000084", "0.22", "0.28"),
-            (&["0.02"], "0.80", "0.05", "1.00", "0.0168", "0.02", "0.03"),
-            (&["0.5"], "0.9000", "0", "1.00", "0.45", "0.45", "0.50"),
-            (&["0.004", "0.004", "0.004"], "0.8546", "0.05", "1.00", "0.01076796", "0.02", "0.02"),
-            (&["0.004", "0.004"], "0.8546", "0.05", "1.00", "0.00717864", "0.01", "0.01"),
-        ] {
-            let terms = terms(rate, markup, factor);
-            let costs: Vec<CallCost> =
-                calls.iter().map(|usd| CallCost::of_dollars(Source::Upstream, decimal(usd), &terms)).collect();
-            let bill = Bill::of(&costs, &terms);
-            let sum: Decimal = costs.iter().map(|cost| cost.eur_exact).sum();
-            assert_eq!((sum, bill.eur, bill.usd), (decimal(exact), decimal(eur), decimal(usd)), "{calls:?}");
-        }
-    }
-
-    #[test]
-    fn a_price_in_euros_goes_without_exchange_and_its_markup() {
-        let terms = terms("0.8546", "0.05", "1.20");
-        let cost = CallCost::of_euros(Source::Computed, decimal("0.0038"), &terms);
-        assert_eq!((cost.upstream_usd, cost.eur_exact), (Some(decimal("0.004447")), decimal("0.00456")));
-        let bill = Bill::of(&[cost], &terms);
-        assert_eq!((bill.eur, bill.usd), (decimal("0.01"), decimal("0.01")));
-    }
-
-    #[test]
-    fn the_least_certain_source_counts() {
-        let terms = terms("0.8546", "0.05", "1.00");
-        let upstream = CallCost::of_dollars(Source::Upstream, decimal("0.02"), &terms);
-        for (calls, source, available) in [
-            (vec![], Source::Zero, true),
-            (vec![CallCost::free(Source::Zero), CallCost::free(Source::Cached)], Source::Cached, true),
-            (vec![CallCost::free(Source::Zero), upstream], Source::Upstream, true),
-            (vec![upstream, CallCost::unknown()], Source::Unknown, false),
-        ] {
-            let bill = Bill::of(&calls, &terms);
-            assert_eq!((bill.source, bill.available), (source, available));
-        }
-        assert_eq!(Bill::of(&[upstream, CallCost::unknown()], &terms).eur, decimal("0.02"), "the known part is billed");
-    }
+    let amount = Decimal::from_str_exact(text).or_else(|_| {
+        let near = text.parse::<Decimal>()?;
+        near.checked_add(Decimal::from_parts(1, 0, 0, false, near.scale()))
+            .ok_or(rust_decimal::Error::ExceedsMaximumPossibleValue)
+    });
+    amount.ok().filter(|amount| !amount.is_sign_negative() || amount.is_zero())
 }

@@ -45,7 +45,8 @@ fn principal() -> Principal {
 
 fn terms() -> Terms {
     let (rate, fx_markup) = (Decimal::new(8546, 4), Decimal::new(5, 2));
-    Terms { rate, rate_source: "ecb-2026-05-15".into(), fx_markup, factor: Decimal::ONE }
+    let began = SystemTime::UNIX_EPOCH;
+    Terms { began, rate, rate_source: "ecb-2026-05-15".into(), fx_markup, factor: Decimal::ONE }
 }
 
 /// A process with its ledger, in a directory that outlives it.
@@ -63,7 +64,8 @@ impl Process {
             prometheus::Registry::new(),
         );
         <dgx_gateway_store::Service as ServiceKind>::build((), &mut env).unwrap();
-        let settings = Settings { ledger: LedgerSettings { durability: Some(durability) } };
+        let ledger = LedgerSettings { durability: Some(durability) };
+        let settings = Settings { ledger, ..Settings::default() };
         Service::build(Service::check(settings, &env.ambient).unwrap(), &mut env).unwrap();
         let filter = Book::build((), &env).unwrap();
         Self { filter, store: env.service().unwrap() }
@@ -140,8 +142,8 @@ const ANSWERED: Outcome = Outcome::Answered { status: StatusCode::OK, code: None
 const REFUSED: Outcome = Outcome::Answered { status: StatusCode::BAD_GATEWAY, code: Some(ErrorCode::UpstreamError) };
 
 fn usage(prompt: u64, completion: u64) -> Report {
-    let usage = Usage { prompt_tokens: prompt, completion_tokens: completion, cached_tokens: 0 };
-    Report { usage: Some(usage), cost_usd: None }
+    let usage = Usage { prompt_tokens: prompt, completion_tokens: completion, ..Usage::default() };
+    Report { usage: Some(usage), ..Report::default() }
 }
 
 #[tokio::test]
@@ -174,7 +176,7 @@ async fn each_way_to_end_has_its_row() {
         (true, Outcome::Dropped, Report::default(), 0, "aborted zero 12 0 0"),
         (true, REFUSED, Report::default(), 0, "failed zero 0 0 0"),
         (false, REFUSED, priced, 0, "failed upstream 5 7 0.012345"),
-        (false, ANSWERED, Report { cost_usd: Some("-1".into()), usage: None }, 0, "ok unknown 12 0 -"),
+        (false, ANSWERED, Report { cost_usd: Some("-1".into()), ..Report::default() }, 0, "ok unknown 12 0 -"),
     ] {
         let mut driver = process.begin(local).await;
         let meter = made(&mut driver, local);

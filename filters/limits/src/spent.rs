@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    const WORST: WorstCase = WorstCase { input_bytes: 101, output_tokens: 20 };
+    const WORST: WorstCase = WorstCase { input_bytes: 101, output_tokens: 20, images: 0 };
     const OK: Outcome = Outcome::Answered { status: StatusCode::OK, code: None };
 
     fn sent() -> Progress {
@@ -80,11 +80,11 @@ mod tests {
 
     #[test]
     fn reported_usage_counts_whatever_happened() {
-        let usage = Usage { prompt_tokens: 7, completion_tokens: 5, cached_tokens: 3 };
+        let usage = Usage { prompt_tokens: 7, completion_tokens: 5, cached_tokens: 3, ..Usage::default() };
         for outcome in [OK, Outcome::ClientLeft, Outcome::Cut(ErrorCode::UpstreamError), Outcome::Dropped] {
             assert_eq!(sent().spent(&outcome, Some(&usage), WORST), 12);
         }
-        let absurd = Usage { prompt_tokens: u64::MAX, completion_tokens: 1, cached_tokens: 0 };
+        let absurd = Usage { prompt_tokens: u64::MAX, completion_tokens: 1, cached_tokens: 0, ..Usage::default() };
         assert_eq!(sent().spent(&OK, Some(&absurd), WORST), u64::MAX);
     }
 

@@ -28,8 +28,8 @@ pub(crate) use self::entry::ordered;
 pub use self::provider::NoProvider;
 pub(crate) use self::read::{Sources, discovered, discovered_entry, is_slug, read};
 use crate::backend::{Backend, Protocol};
-use crate::glob::matches;
 use crate::settings::{LicenseFile, ModalitiesFile, Reasoning};
+use dgx_gateway_filter::glob::matches;
 
 /// Scope that makes slugs of single machines known.
 pub(crate) const MACHINE_SCOPE: &str = "models:use:machine";

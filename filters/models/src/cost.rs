@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dgx_gateway_filter::facts::{Meter, ModelCall, Report};
 use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::services::{Pricing, ShownCost};
-use dgx_gateway_wire::answer::{CostMember, Stamp, StreamKind, cost_event};
+use dgx_gateway_wire::answer::{CostMember, Stamp, StreamKind, cost_event, plain_decimal};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const AVAILABLE: HeaderName = HeaderName::from_static("spass-cost-available");
@@ -38,8 +38,10 @@ impl Account {
     /// Takes what the head of an answer reports.
     pub(crate) fn read_head(&self, headers: &HeaderMap) {
         let text = headers.get(LITELLM).and_then(|value| value.to_str().ok()).map(str::trim);
-        if let Some(text) = text.filter(|text| !text.is_empty() && text.len() <= MAX_AMOUNT) {
-            self.meter.report(Report { usage: None, cost_usd: Some(text.to_owned()) });
+        // the text of a binary number: small amounts come with an exponent
+        let cost_usd = text.filter(|text| text.len() <= MAX_AMOUNT).and_then(plain_decimal);
+        if cost_usd.is_some() {
+            self.meter.report(Report { cost_usd, ..Report::default() });
         }
     }
 

@@ -82,12 +82,13 @@ impl Document {
         let most = |(index, entry): (usize, &Arc<Entry>)| {
             self.sent.asked(self.bounds(model, entry, self.left(model, index, entry).ok().flatten()))
         };
+        let choices = worst_case::choices(self.scan.n.as_ref(), body);
         let output = self.protocol.writes_text().then(|| worst_case::Output {
             max_tokens: entries.iter().enumerate().filter_map(most).max(),
             model_ceiling: model.max_output_tokens,
-            choices: worst_case::choices(self.scan.n.as_ref(), body),
+            choices,
         });
-        worst_case::of(body, output)
+        worst_case::of(body, output, if self.protocol == Protocol::Images { choices } else { 0 })
     }
 
     /// Everything that changes in the body for the entry at a position, in order.

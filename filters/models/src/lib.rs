@@ -26,7 +26,6 @@ mod embeddings;
 mod endpoint;
 mod events;
 mod filter;
-mod glob;
 mod hidden;
 mod info;
 mod judge;

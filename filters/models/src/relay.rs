@@ -206,7 +206,7 @@ impl Relay {
         let Some(account) = &self.account else { return };
         account.meter.add_text(chunk.text_bytes);
         if chunk.usage.is_some() || chunk.cost_usd.is_some() {
-            account.meter.report(Report { usage: self.usage, cost_usd: chunk.cost_usd.clone() });
+            account.meter.report(Report { usage: self.usage, cost_usd: chunk.cost_usd.clone(), ..Report::default() });
         }
         if self.cost.is_some() && self.stamp.is_empty() {
             self.stamp = Stamp::of_chunk(&event.data);

@@ -109,7 +109,8 @@ impl ModelsExchange {
                     answer.body = sort_results(&answer.body);
                 }
                 if let Some(account) = &self.account {
-                    account.meter.report(Report { usage: answer.usage, cost_usd: answer.cost_usd.clone() });
+                    let (usage, cost_usd) = (answer.usage, answer.cost_usd.clone());
+                    account.meter.report(Report { usage, cost_usd, ..Report::default() });
                 }
                 self.answer = Some(answer);
                 Verdict::Relay

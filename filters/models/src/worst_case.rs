@@ -25,9 +25,9 @@ impl Output {
     }
 }
 
-/// The worst case of a call; `None` for an answer without written tokens.
-pub(crate) fn of(body: &Rope, output: Option<Output>) -> WorstCase {
-    WorstCase { input_bytes: body.len() as u64, output_tokens: output.map_or(0, Output::tokens) }
+/// The worst case of a call; without an output for an answer without written tokens.
+pub(crate) fn of(body: &Rope, output: Option<Output>, images: u64) -> WorstCase {
+    WorstCase { input_bytes: body.len() as u64, output_tokens: output.map_or(0, Output::tokens), images }
 }
 
 /// The member `n`, 1 when it is absent or makes no sense: then the backend refuses it.
@@ -50,9 +50,9 @@ mod tests {
             (None, None, 0, 4096),
             (Some(u64::MAX), None, 2, u64::MAX),
         ] {
-            let worst = of(&body, Some(Output { max_tokens, model_ceiling, choices }));
+            let worst = of(&body, Some(Output { max_tokens, model_ceiling, choices }), 0);
             assert_eq!((worst.input_tokens(), worst.output_tokens), (3, tokens));
         }
-        assert_eq!(of(&body, None).tokens(), 3);
+        assert_eq!((of(&body, None, 2).tokens(), of(&body, None, 2).images), (3, 2));
     }
 }

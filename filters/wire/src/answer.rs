@@ -22,6 +22,7 @@ pub use self::delta::Choices;
 pub use self::images::tells_where_images_lie;
 pub use self::own::{CostMember, Stamp, StreamKind, cost_event};
 pub use self::rerank::sort_results;
+pub use self::usage::plain_decimal;
 
 #[cfg(test)]
 mod tests;

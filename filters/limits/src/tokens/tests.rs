@@ -6,7 +6,7 @@ use super::*;
 use crate::testing::{World, principal};
 
 const OK: Outcome = Outcome::Answered { status: StatusCode::OK, code: None };
-const WORST: WorstCase = WorstCase { input_bytes: 200, output_tokens: 300 };
+const WORST: WorstCase = WorstCase { input_bytes: 200, output_tokens: 300, images: 0 };
 
 /// Calls of one tenant with so many tokens per minute.
 struct Tenant {
@@ -77,7 +77,7 @@ async fn reserves_the_worst_case_and_settles_the_usage() {
     let mut call = tenant.admitted(WORST).await;
     assert_eq!(headers(&call), texts("1000", "600", "24s"));
     attempt(&mut call);
-    call.facts_mut().insert(Usage { prompt_tokens: 30, completion_tokens: 20, cached_tokens: 10 });
+    call.facts_mut().insert(Usage { prompt_tokens: 30, completion_tokens: 20, cached_tokens: 10, ..Usage::default() });
     call.finish(&OK);
     assert_eq!(tenant.left().await, 950);
 }
@@ -102,7 +102,7 @@ async fn a_worst_case_of_exactly_the_capacity_fits_and_one_above_it_reserves_all
         let tenant = Tenant::new(400);
         let mut call = tenant.admitted(WorstCase { output_tokens, ..WORST }).await;
         assert_eq!(headers(&call), texts("400", "0", "1m0s"));
-        let (refused, _) = tenant.refused(WorstCase { input_bytes: 2, output_tokens: 0 }).await;
+        let (refused, _) = tenant.refused(WorstCase { input_bytes: 2, output_tokens: 0, images: 0 }).await;
         assert_eq!(refused.retry_after, Some(Duration::from_millis(150)));
         call.finish(&OK);
         assert_eq!(tenant.left().await, 400);
@@ -112,19 +112,19 @@ async fn a_worst_case_of_exactly_the_capacity_fits_and_one_above_it_reserves_all
 #[tokio::test]
 async fn one_token_too_many_is_refused() {
     let tenant = Tenant::new(1000);
-    let _first = tenant.admitted(WorstCase { input_bytes: 0, output_tokens: 600 }).await;
-    tenant.refused(WorstCase { input_bytes: 0, output_tokens: 401 }).await;
-    tenant.admitted(WorstCase { input_bytes: 0, output_tokens: 400 }).await;
+    let _first = tenant.admitted(WorstCase { input_bytes: 0, output_tokens: 600, images: 0 }).await;
+    tenant.refused(WorstCase { input_bytes: 0, output_tokens: 401, images: 0 }).await;
+    tenant.admitted(WorstCase { input_bytes: 0, output_tokens: 400, images: 0 }).await;
 }
 
 #[tokio::test]
 async fn use_beyond_the_reservation_is_a_debt() {
     let tenant = Tenant::new(600);
-    let mut call = tenant.admitted(WorstCase { input_bytes: 0, output_tokens: 600 }).await;
+    let mut call = tenant.admitted(WorstCase { input_bytes: 0, output_tokens: 600, images: 0 }).await;
     attempt(&mut call);
-    call.facts_mut().insert(Usage { prompt_tokens: 700, completion_tokens: 100, cached_tokens: 0 });
+    call.facts_mut().insert(Usage { prompt_tokens: 700, completion_tokens: 100, cached_tokens: 0, ..Usage::default() });
     call.finish(&OK);
-    let (refused, call) = tenant.refused(WorstCase { input_bytes: 2, output_tokens: 0 }).await;
+    let (refused, call) = tenant.refused(WorstCase { input_bytes: 2, output_tokens: 0, images: 0 }).await;
     assert_eq!(refused.retry_after, Some(Duration::from_millis(20_100)));
     assert_eq!(headers(&call), texts("600", "0", "1m20s"));
 }

@@ -112,7 +112,10 @@ mod tests {
             answer.body,
             r#"{"id":"gen-1", "model":"my-model","choices":[{"message":{"content":"a","model":"k"}}],"usage":{"prompt_tokens":12,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":3},"cost":1e-3}}"#
         );
-        assert_eq!(answer.usage, Some(Usage { prompt_tokens: 12, completion_tokens: 2, cached_tokens: 3 }));
+        assert_eq!(
+            answer.usage,
+            Some(Usage { prompt_tokens: 12, completion_tokens: 2, cached_tokens: 3, ..Usage::default() })
+        );
         assert_eq!(answer.cost_usd.as_deref(), Some("0.001"));
     }
 

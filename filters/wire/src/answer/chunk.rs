@@ -62,6 +62,7 @@ pub fn later_usage(earlier: Option<Usage>, later: Option<Usage>) -> Option<Usage
         prompt_tokens: one.prompt_tokens.max(other.prompt_tokens),
         completion_tokens: one.completion_tokens.max(other.completion_tokens),
         cached_tokens: one.cached_tokens.max(other.cached_tokens),
+        cache_write_tokens: one.cache_write_tokens.max(other.cache_write_tokens),
     })
 }
 

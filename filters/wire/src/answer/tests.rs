@@ -49,7 +49,7 @@ fn rewritten(stream: &str, rules: &Rules<'_>) -> (String, Vec<Chunk>) {
 }
 
 fn usage(prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Usage {
-    Usage { prompt_tokens, completion_tokens, cached_tokens }
+    Usage { prompt_tokens, completion_tokens, cached_tokens, ..Usage::default() }
 }
 
 fn rewrite(data: &str, rules: &Rules<'_>) -> Rewritten {

@@ -7,7 +7,8 @@ const MAX_EXPONENT: i32 = 40;
 const MAX_DIGITS: usize = 60;
 
 /// A non-negative JSON number without its exponent; `None` for anything else.
-pub(super) fn plain_decimal(number: &str) -> Option<String> {
+#[must_use]
+pub fn plain_decimal(number: &str) -> Option<String> {
     let (mantissa, exponent) = match number.split_once(['e', 'E']) {
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
         None => (number, 0),

@@ -1,7 +1,8 @@
-//! Globs of slugs: `*` stands for any run of characters. Matched per request, so nothing is compiled.
+//! Globs of model names and ids: `*` stands for any run of characters. Matched per request, so nothing is compiled.
 
 /// Whether `pattern` matches the whole of `text`.
-pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+#[must_use]
+pub fn matches(pattern: &str, text: &str) -> bool {
     let mut pieces = pattern.split('*');
     let Some(rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else { return false };
     let mut pieces: Vec<&str> = pieces.collect();

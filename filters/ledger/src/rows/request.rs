@@ -1,0 +1,70 @@
+//! The row of a request: what its calls cost together.
+
+use dgx_gateway_store::rusqlite::types::Type;
+use dgx_gateway_store::rusqlite::{Connection, Error, Result, Row, params};
+use rust_decimal::Decimal;
+
+use super::{Opened, amount};
+use crate::money::{Bill, CallCost, Source};
+
+/// Adds the row of a request of which all calls are settled. A request that got nothing and costs nothing has none.
+/// True when there is one.
+pub(super) fn insert(connection: &Connection, call: &Opened, settled_at: i64) -> Result<bool> {
+    let calls = calls(connection, &call.request_uid)?;
+    if calls.iter().all(|(failed, cost)| *failed && cost.eur_exact.is_zero()) {
+        return Ok(false);
+    }
+    let costs: Vec<CallCost> = calls.into_iter().map(|(_, cost)| cost).collect();
+    let (bill, terms) = (Bill::of(&costs, &call.terms), &call.terms);
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO usage_requests (request_uid, request_id, parent_request_id, tenant_id, token_id, user_id, model,
+            source, available, billed_eur, billed_usd, upstream_usd, rate, rate_source, fx_markup, cost_markup_factor,
+            settled_at)
+         VALUES (?1, ?2, NULL, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+    )?;
+    insert.execute(params![
+        call.request_uid,
+        call.request_id,
+        call.tenant_id,
+        call.token_id,
+        call.user_id,
+        call.model,
+        bill.source.as_str(),
+        bill.available,
+        format!("{:.2}", bill.eur),
+        format!("{:.2}", bill.usd),
+        amount(bill.upstream_usd),
+        amount(terms.rate),
+        &*terms.rate_source,
+        amount(terms.fx_markup),
+        amount(terms.factor),
+        settled_at,
+    ])?;
+    Ok(true)
+}
+
+/// The settled calls of a request: whether each failed, and its cost.
+fn calls(connection: &Connection, request_uid: &str) -> Result<Vec<(bool, CallCost)>> {
+    let mut select = connection.prepare_cached(
+        "SELECT status = 'failed', source, upstream_usd, eur_exact FROM usage_calls
+         WHERE request_uid = ?1 AND state = 'settled' ORDER BY call_id",
+    )?;
+    let read = |row: &Row<'_>| {
+        let source: String = row.get(1)?;
+        let source = Source::from_word(&source).ok_or_else(|| not_ours(1))?;
+        let upstream_usd = row.get::<_, Option<String>>(2)?.map(|text| decimal(&text, 2)).transpose()?;
+        let eur_exact = decimal(&row.get::<_, String>(3)?, 3)?;
+        Ok((row.get(0)?, CallCost { source, upstream_usd, eur_exact }))
+    };
+    select.query_map([request_uid], read)?.collect()
+}
+
+/// An amount of a column.
+pub(super) fn decimal(text: &str, column: usize) -> Result<Decimal> {
+    text.parse().map_err(|error| Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+/// Text of a column that the gateway does not write.
+fn not_ours(column: usize) -> Error {
+    Error::InvalidColumnType(column, "source".to_owned(), Type::Text)
+}

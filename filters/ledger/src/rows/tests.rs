@@ -1,0 +1,188 @@
+//! Requests with several calls, and what is left of them when a process dies.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::money::Source;
+
+fn database() -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    for step in STEPS {
+        connection.execute_batch(step).unwrap();
+    }
+    connection
+}
+
+fn terms() -> Terms {
+    Terms {
+        began: UNIX_EPOCH + Duration::from_millis(1_778_000_000_123),
+        rate: "0.8546".parse().unwrap(),
+        rate_source: "ecb-2026-05-15".into(),
+        fx_markup: "0.05".parse().unwrap(),
+        factor: "1.00".parse().unwrap(),
+    }
+}
+
+fn call(request: u64, number: u64) -> Opened {
+    Opened {
+        call_id: format!("{request}-{number}"),
+        request_uid: format!("uid-{request}"),
+        request_id: "chosen by the caller".to_owned(),
+        tenant_id: "acme".to_owned(),
+        token_id: "app".to_owned(),
+        user_id: None,
+        model: "m".to_owned(),
+        prompt_estimate: 10,
+        started_at: 5,
+        target: Some(CallTarget { backend_id: "b".into(), upstream_model: "org/m".into(), local: true }),
+        terms: terms(),
+    }
+}
+
+fn settled(status: Status, cost: CallCost) -> Settled {
+    Settled {
+        status,
+        resolved_model: None,
+        backend_label: None,
+        usage: Usage { prompt_tokens: 8, completion_tokens: 2, cached_tokens: 3, cache_write_tokens: 4 },
+        images: 2,
+        seconds: Decimal::new(615, 1),
+        cost,
+        settled_at: 7,
+    }
+}
+
+fn dollars(usd: &str) -> CallCost {
+    CallCost::of_dollars(Source::Upstream, usd.parse().unwrap(), &terms())
+}
+
+fn texts(connection: &Connection, sql: &str) -> Vec<String> {
+    let mut select = connection.prepare(sql).unwrap();
+    select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+fn bills(connection: &Connection) -> Vec<String> {
+    texts(
+        connection,
+        "SELECT request_uid || ' ' || source || ' ' || available || ' ' || billed_eur || ' ' || billed_usd || ' ' || upstream_usd FROM usage_requests ORDER BY 1",
+    )
+}
+
+#[test]
+fn calls_of_a_request_are_billed_together_and_rounded_once() {
+    let connection = database();
+    let calls = [call(1, 1), call(1, 2), call(1, 3)];
+    open(&connection, &calls[0], "i").unwrap();
+    settle_and_open(&connection, (&calls[0], &settled(Status::Ok, dollars("0.004"))), &calls[1], "i").unwrap();
+    settle_and_open(&connection, (&calls[1], &settled(Status::Ok, dollars("0.004"))), &calls[2], "i").unwrap();
+    assert_eq!(bills(&connection).len(), 0, "the request is under way");
+    assert!(settle(&connection, &calls[2], &settled(Status::Ok, dollars("0.004"))).unwrap());
+    assert_eq!(bills(&connection), ["uid-1 upstream 1 0.02 0.02 0.012"]);
+    let row = "SELECT prompt_tokens || ' ' || completion_tokens || ' ' || cached_tokens || ' ' || cache_write_tokens || ' ' || images || ' ' || seconds FROM usage_calls";
+    assert_eq!(texts(&connection, row), ["8 2 3 4 2 61.5"; 3]);
+}
+
+#[test]
+fn the_least_certain_call_names_the_source_and_the_known_part_is_billed() {
+    for (costs, expected) in [
+        (vec![dollars("0.02"), CallCost::unknown()], "uid-1 unknown 0 0.02 0.02 0.02"),
+        (vec![CallCost::free(Source::Zero), dollars("0.02")], "uid-1 upstream 1 0.02 0.02 0.02"),
+        (vec![CallCost::free(Source::Zero), CallCost::free(Source::Cached)], "uid-1 cached 1 0.00 0.00 0"),
+    ] {
+        let connection = database();
+        open(&connection, &call(1, 1), "i").unwrap();
+        settle_and_open(&connection, (&call(1, 1), &settled(Status::Ok, costs[0])), &call(1, 2), "i").unwrap();
+        settle(&connection, &call(1, 2), &settled(Status::Aborted, costs[1])).unwrap();
+        assert_eq!(bills(&connection), [expected]);
+    }
+}
+
+#[test]
+fn a_request_that_got_nothing_has_no_row_unless_it_cost_something() {
+    let connection = database();
+    for (request, cost) in [(1, CallCost::free(Source::Zero)), (2, dollars("0.5"))] {
+        open(&connection, &call(request, 1), "i").unwrap();
+        let has_row = settle(&connection, &call(request, 1), &settled(Status::Failed, cost)).unwrap();
+        assert_eq!(has_row, request == 2);
+    }
+    assert_eq!(bills(&connection), ["uid-2 upstream 1 0.45 0.53 0.5"]);
+}
+
+#[test]
+fn no_call_and_no_request_is_settled_twice() {
+    let connection = database();
+    open(&connection, &call(1, 1), "i").unwrap();
+    settle(&connection, &call(1, 1), &settled(Status::Ok, dollars("0.02"))).unwrap();
+    assert!(settle(&connection, &call(1, 1), &settled(Status::Ok, dollars("0.02"))).is_err());
+    assert!(open(&connection, &call(1, 1), "i").is_err());
+    assert_eq!(bills(&connection).len(), 1);
+}
+
+#[test]
+fn what_was_written_down_at_the_start_is_what_recovery_reads() {
+    let connection = database();
+    open(&connection, &call(1, 1), "dead").unwrap();
+    let other = Terms { rate: "2".parse().unwrap(), ..terms() };
+    let left = left_open(&connection, &other).unwrap();
+    assert_eq!((left[0].instance.as_str(), &left[0].call.terms), ("dead", &terms()));
+    assert_eq!(left[0].call.target, call(1, 1).target);
+}
+
+#[test]
+fn rows_of_an_older_version_are_read_without_what_it_did_not_write() {
+    let connection = Connection::open_in_memory().unwrap();
+    connection.execute_batch(STEPS[0]).unwrap();
+    connection
+        .execute_batch("INSERT INTO usage_calls (call_id, request_uid, request_id, tenant_id, token_id, model, state, prompt_tokens, started_at, instance) VALUES ('c', 'u', 'r', 'acme', 'app', 'm', 'reserved', 77, 1, 'gone')")
+        .unwrap();
+    for step in &STEPS[1..] {
+        connection.execute_batch(step).unwrap();
+    }
+    let left = left_open(&connection, &terms()).unwrap();
+    assert_eq!((left[0].call.target.clone(), &left[0].call.terms), (None, &terms()));
+    settle_left_open(&connection, &[(&left[0].call, settled(Status::Aborted, CallCost::unknown()))]).unwrap();
+    assert_eq!(bills(&connection), ["u unknown 0 0.00 0.00 0"]);
+}
+
+#[test]
+fn a_request_with_a_call_that_lives_elsewhere_is_left_to_it() {
+    let connection = database();
+    open(&connection, &call(1, 1), "dead").unwrap();
+    open(&connection, &call(1, 2), "alive").unwrap();
+    let (dead, alive) = (call(1, 1), call(1, 2));
+    settle_left_open(&connection, &[(&dead, settled(Status::Aborted, dollars("0.02")))]).unwrap();
+    assert_eq!(bills(&connection).len(), 0);
+    settle(&connection, &alive, &settled(Status::Ok, dollars("0.02"))).unwrap();
+    assert_eq!(bills(&connection), ["uid-1 upstream 1 0.04 0.05 0.04"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// However far each request came before its process died: afterwards every call is settled once, and every request
+    /// that was not over has its row.
+    #[test]
+    fn a_death_at_any_point_leaves_each_request_with_one_row(requests in prop::collection::vec((1..6_u64, 0..12_u64), 1..20)) {
+        let connection = database();
+        for (index, (calls, steps)) in requests.iter().enumerate() {
+            let request = u64::try_from(index).unwrap();
+            open(&connection, &call(request, 1), "dead").unwrap();
+            for number in 1..(*calls).min(*steps) {
+                settle_and_open(&connection, (&call(request, number), &settled(Status::Ok, dollars("0.004"))), &call(request, number + 1), "dead").unwrap();
+            }
+            if steps > calls {
+                settle(&connection, &call(request, *calls), &settled(Status::Ok, dollars("0.004"))).unwrap();
+            }
+        }
+        let left = left_open(&connection, &terms()).unwrap();
+        let all: Vec<_> = left.iter().map(|left| (&left.call, settled(Status::Aborted, CallCost::free(Source::Zero)))).collect();
+        settle_left_open(&connection, &all).unwrap();
+        prop_assert_eq!(left_open(&connection, &terms()).unwrap().len(), 0);
+        prop_assert_eq!(bills(&connection).len(), requests.len());
+        let sum: i64 = connection.query_row("SELECT sum(calls) FROM (SELECT count(*) AS calls FROM usage_calls GROUP BY request_uid)", [], |row| row.get(0)).unwrap();
+        let expected: u64 = requests.iter().map(|(calls, steps)| (*calls).min(*steps).max(1)).sum();
+        prop_assert_eq!(u64::try_from(sum).unwrap(), expected);
+    }
+}
