@@ -38,7 +38,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
-use dgx_gateway_filter::{Blame, ErrorCode, FilterError, RequestInfo, Rope, Traffic};
+use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Outcome, RequestInfo, Rope, Traffic};
 use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -294,6 +294,7 @@ impl ProxyHttp for Gateway {
                 if let Err(error) = ctx.response_head(session.req_header(), &mut seen) {
                     return Err(refuse(ctx, error));
                 }
+                (ctx.attempt.status, ctx.attempt.sized) = (seen.status, seen.length.is_some());
                 *response = ctx.outgoing(seen);
                 Ok(())
             }
@@ -365,6 +366,12 @@ impl ProxyHttp for Gateway {
         let passed = ctx.response_chunk(session.req_header(), part, end && sound);
         let passed = passed.and_then(|()| if sound { Ok(()) } else { Err(compressed::damaged()) });
         if let Err(error) = passed {
+            if ctx.chain.is_completed() {
+                tracing::debug!(cause = error.source.as_deref().map(tracing::field::display), "unusable after the end");
+                ctx.attempt.stage = Stage::Complete; // nothing is missing, so what follows is dropped, whatever it is
+                *part = None;
+                return Ok(None);
+            }
             // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
             // error is therefore said as one more piece, and the wrapper stops the engine after it.
             if ctx.untouched(session) {
@@ -378,15 +385,21 @@ impl ProxyHttp for Gateway {
                 ctx.attempt.stage = Stage::Broken;
                 return Err(refuse(ctx, error)); // without its end the client can tell that the answer is cut
             };
-            *part = Some(match part.take() {
-                Some(before) => [before, event].concat().into(),
-                None => event,
-            });
+            let before = part.take().unwrap_or_default();
+            ctx.complete_at(ctx.attempt.passed + before.len(), &Outcome::Cut(error.code));
+            *part = Some(if before.is_empty() { event } else { [before, event].concat().into() });
             ctx.attempt.stage = Stage::Said;
             if let Some(replay) = &ctx.replay {
                 replay.cut();
             }
+            return Ok(None);
         }
+        let ending = ctx.chain.shared.ending.take();
+        let length = part.as_ref().map_or(0, Bytes::len);
+        if end || ending.is_some() {
+            ctx.completing(ending, length);
+        }
+        ctx.attempt.passed += length;
         if !ctx.untouched(session) && session.is_body_done() {
             ctx.forget_body();
         }
@@ -404,10 +417,13 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         let mut rest = None;
-        if let Err(error) = ctx.response_chunk(session.req_header(), &mut rest, true) {
+        if let Err(error) = ctx.response_chunk(session.req_header(), &mut rest, true)
+            && !ctx.chain.is_completed()
+        {
             ctx.attempt.stage = Stage::Broken;
             return Err(refuse(ctx, error));
         }
+        ctx.completing(None, rest.as_ref().map_or(0, Bytes::len));
         ctx.attempt.rest = rest.filter(|rest| !rest.is_empty());
         Ok(())
     }
@@ -469,6 +485,7 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
         if let Some(replay) = ctx.replay.take() {
+            ctx.delivered = replay.end_left();
             replay.restore(session).await; // keep-alive needs the genuine session
         }
         let status = final_head(session).map(|head| head.status);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use dgx_gateway_filter::{Blame, FilterError, ResponseHead};
+use dgx_gateway_filter::{Blame, FilterError, Outcome, ResponseHead};
 use http::{HeaderMap, HeaderValue, Method, header};
 use pingora::Result;
 use pingora::proxy::Session;
@@ -40,6 +40,7 @@ pub(crate) async fn error(session: &mut Session, ctx: &mut RequestCtx, error: &F
     if unread && !session.is_http2() {
         head.insert_header(header::CONNECTION, "close")?;
     }
+    ctx.complete(&Outcome::Answered { status: rendered.status, code: Some(error.code) }).await;
     session.write_response_header(Box::new(head), head_only).await?;
     // with HEAD only the end is written: HTTP/2 needs it, and not every caller lets the engine finish the stream
     session.write_response_body((!head_only).then_some(rendered.body), true).await?;

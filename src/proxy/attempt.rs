@@ -8,6 +8,7 @@ use dgx_gateway_filter::upstream::{
     AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, HttpVersion, KeepAlive, Upstream, Verdict,
 };
 use dgx_gateway_filter::{ErrorCode, FilterError, Outcome, ResponseHead};
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
@@ -68,6 +69,12 @@ pub(super) struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
     /// How far its response has come.
     pub stage: Stage,
+    /// Status of the response that passes.
+    pub status: StatusCode,
+    /// The length of its body is told in its head.
+    pub sized: bool,
+    /// Bytes of its body that have passed.
+    pub passed: usize,
     /// The response comes compressed, and is decoded.
     pub compressed: Option<Compressed>,
     /// It is not what its coding says; nothing behind this can be read.
@@ -152,6 +159,7 @@ impl RequestCtx {
             replay.prepare(Prepared { body, patches, timeouts, version, alive });
         }
         self.attempt.stage = Stage::Waiting;
+        self.attempt.passed = 0;
         self.attempt.compressed = None;
         self.attempt.undecodable = false;
         self.held_answer.give_back();
@@ -277,6 +285,7 @@ impl RequestCtx {
         self.response_chunk(head, &mut part, true)?;
         let body = part.unwrap_or_default();
         response.length = Some(body.len() as u64);
+        self.complete_at(0, &Outcome::Answered { status: response.status, code: None });
         Ok((self.outgoing(response), body))
     }
 
@@ -303,12 +312,34 @@ impl RequestCtx {
         Ok(())
     }
 
+    /// A piece of a relayed body, of this length, is ready to leave, and `ending` or `end` says that it is the last: its
+    /// last bytes wait for what the filters have to do before. What stands before them does not, unless the client
+    /// can tell from the length alone that the answer is complete.
+    pub(super) fn completing(&mut self, ending: Option<usize>, length: usize) {
+        let before = match ending {
+            Some(ending) => length.saturating_sub(ending),
+            None if self.attempt.sized => 0,
+            None => length,
+        };
+        let outcome = Outcome::Answered { status: self.attempt.status, code: None };
+        self.complete_at(self.attempt.passed + before, &outcome);
+    }
+
+    /// What leaves of the answer behind the first `at` bytes waits for what the filters have to do before its end.
+    pub(super) fn complete_at(&mut self, at: usize, outcome: &Outcome) {
+        // without the wrapper nothing could wait, so `finish` is the end
+        let Some(replay) = self.replay.as_ref().filter(|_| !self.chain.is_completed()) else { return };
+        let pending = self.chain.complete(outcome);
+        replay.end_at(at, pending);
+    }
+
     /// How the request ended, for the filters and the log.
-    pub(super) fn outcome(&self, written: Option<http::StatusCode>, error: Option<&Error>) -> Outcome {
+    pub(super) fn outcome(&self, written: Option<StatusCode>, error: Option<&Error>) -> Outcome {
         match (written, error, self.answered_code) {
             (Some(_), _, Some(code)) if matches!(self.attempt.stage, Stage::Broken | Stage::Said) => Outcome::Cut(code),
             (Some(status), _, None)
-                if matches!(self.attempt.stage, Stage::Complete | Stage::Released | Stage::Switched) =>
+                if self.delivered
+                    || matches!(self.attempt.stage, Stage::Complete | Stage::Released | Stage::Switched) =>
             {
                 Outcome::Answered { status, code: None }
             }

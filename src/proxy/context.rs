@@ -10,7 +10,7 @@ use dgx_gateway_filter::facts::ClientIp;
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::services::RequestObserver;
 use dgx_gateway_filter::upstream::UpstreamPlan;
-use dgx_gateway_filter::{ErrorCode, Facts, FilterError, Outcome, Rope};
+use dgx_gateway_filter::{ErrorCode, Facts, FilterError, LAST_PIECE_WAIT, Outcome, Pending, Rope};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora::proxy::Session;
 
@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub reply_headers: HeaderMap,
     pub plan: UpstreamPlan,
     pub renderer: Option<Arc<dyn ErrorRenderer>>,
+    /// See [`ExchangeCx::ending`].
+    pub ending: Option<usize>,
 }
 
 impl Shared {
@@ -50,6 +52,7 @@ impl Shared {
             reply_headers: &mut self.reply_headers,
             plan: &mut self.plan,
             renderer: &mut self.renderer,
+            ending: &mut self.ending,
         }
     }
 }
@@ -60,10 +63,32 @@ pub(super) struct Chain {
     pub exchanges: Vec<Box<dyn Exchange>>,
     pub shared: Shared,
     observer: Option<Arc<dyn RequestObserver>>,
+    completed: bool,
     finished: bool,
 }
 
 impl Chain {
+    /// Tells every exchange how the answer will end, before the last of it leaves; gives what that has to wait for.
+    /// Only the first call counts.
+    pub(super) fn complete(&mut self, outcome: &Outcome) -> Option<Pending> {
+        if std::mem::replace(&mut self.completed, true) {
+            return None;
+        }
+        let Shared { request, facts, .. } = &self.shared;
+        let cx = FinishCx { request, facts, duration: request.started.elapsed(), traffic: None };
+        let waits = self.exchanges.iter_mut().rev().filter_map(|exchange| exchange.complete(outcome, &cx));
+        waits.reduce(|first, next| {
+            Box::pin(async {
+                tokio::join!(first, next);
+            })
+        })
+    }
+
+    /// Whether the exchanges know that nothing of the answer is missing, or how it was cut.
+    pub(super) fn is_completed(&self) -> bool {
+        self.completed
+    }
+
     /// Tells every exchange how the request ended. Only the first call counts.
     pub(super) fn finish(&mut self, outcome: &Outcome, traffic: Option<Traffic>) {
         if std::mem::replace(&mut self.finished, true) {
@@ -121,6 +146,8 @@ pub struct RequestCtx {
     pub(super) switching: bool,
     /// The error that the client gets, once it is decided.
     pub(super) failure: Option<FilterError>,
+    /// The last piece of the answer has been written, whatever the client did then.
+    pub(super) delivered: bool,
     /// Code of the error that was answered.
     pub(super) answered_code: Option<ErrorCode>,
     pub(super) in_flight: Option<InFlight>,
@@ -138,13 +165,14 @@ impl RequestCtx {
             reply_headers: HeaderMap::with_capacity(12),
             plan: UpstreamPlan::default(),
             renderer: None,
+            ending: None,
         };
         let observer = world.observer.clone();
         Self {
             world,
             route: None,
             path: String::new(),
-            chain: Chain { exchanges: Vec::new(), shared, observer, finished: false },
+            chain: Chain { exchanges: Vec::new(), shared, observer, completed: false, finished: false },
             body: Rope::new(),
             held,
             held_answer,
@@ -154,6 +182,7 @@ impl RequestCtx {
             replay: None,
             switching: false,
             failure: None,
+            delivered: false,
             answered_code: None,
             in_flight: None,
             busy: None,
@@ -199,6 +228,13 @@ impl RequestCtx {
         final_head(session).is_none() || self.replay.as_ref().is_some_and(ReplayHandle::head_left_early)
     }
 
+    /// Before the last of an answer that is written here: tells the exchanges how it ends, and waits for them.
+    pub(crate) async fn complete(&mut self, outcome: &Outcome) {
+        if let Some(pending) = self.chain.complete(outcome) {
+            wait_for(pending).await;
+        }
+    }
+
     /// The answer has begun, so the request will not be sent again: what was held for that is given back.
     pub(super) fn forget_body(&mut self) {
         if !self.body.is_empty() {
@@ -226,6 +262,13 @@ impl RequestCtx {
     /// The dialect in which errors of this request are said.
     pub(crate) fn renderer(&self) -> Arc<dyn ErrorRenderer> {
         Arc::clone(self.chain.shared.renderer.as_ref().unwrap_or(&self.world.renderer))
+    }
+}
+
+/// Waits for what the last piece of an answer has to wait for, within bounds.
+pub(super) async fn wait_for(pending: Pending) {
+    if tokio::time::timeout(LAST_PIECE_WAIT, pending).await.is_err() {
+        tracing::debug!("the end of an answer did not wait any longer for its account");
     }
 }
 

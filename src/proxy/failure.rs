@@ -1,11 +1,12 @@
 //! Failures while a request is proxied: what follows from them, and what the client is told.
 
-use dgx_gateway_filter::FilterError;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
+use dgx_gateway_filter::{FilterError, Outcome};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
 
 use super::attempt::{self, Next, Stage, failure_of};
+use super::context::wait_for;
 use super::replay::{BODY_REFUSED, CUT, HELD_BACK, ReplayHandle, STALLED, TOTAL};
 use super::{REFUSED, RequestCtx, final_head};
 use crate::reply;
@@ -80,6 +81,9 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, error: &
     if let Some((head, body)) = released {
         // a held response that ended without a last piece (an empty body, trailers): nothing failed
         let status = head.status.as_u16();
+        if let Some(pending) = ctx.replay.as_ref().and_then(ReplayHandle::take_pending) {
+            wait_for(pending).await;
+        }
         let written = match session.write_response_header(head, false).await {
             Ok(()) => session.write_response_body(Some(body), true).await,
             Err(error) => Err(error),
@@ -104,6 +108,9 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, error: &
         if complete && let Err(error) = ctx.response_chunk(session.req_header(), &mut last, true) {
             tracing::debug!(%error, "the end of a complete answer was not understood");
         }
+        if complete {
+            ctx.complete(&Outcome::Answered { status: ctx.attempt.status, code: None }).await;
+        }
         // the error, or the finish, was the last event: end the body properly
         if let Err(error) = session.write_response_body(last, true).await {
             tracing::debug!(%error, "the client left before the end of its stream");
@@ -119,6 +126,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, error: &
         } else {
             let event = reply::stream_event(session, ctx, &failure);
             ctx.attempt.stage = Stage::Said;
+            ctx.complete(&Outcome::Cut(failure.code)).await;
             let said = match (event, reply::trailers(session, &failure, status)) {
                 (Some(event), _) => session.write_response_body(Some(event), true).await,
                 (None, Some(trailers)) => session.downstream_session.write_response_trailers(trailers).await,

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
 use dgx_gateway_filter::upstream::{AttemptTimeouts, HttpVersion};
-use dgx_gateway_filter::{FilterError, Rope};
+use dgx_gateway_filter::{FilterError, Pending, Rope};
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -81,6 +81,10 @@ struct Control {
     hold: bool,
     release: Option<(Box<ResponseHeader>, Bytes)>,
     cut: bool,
+    /// The end of the answer, while it has not left.
+    ending: Option<Ending>,
+    /// It has.
+    end_left: bool,
     /// Pieces of a body that streams which no filter has seen.
     fresh: Vec<Bytes>,
     /// The upstream is to be told the end of the body with the next piece.
@@ -93,6 +97,13 @@ struct Control {
     head_left_early: bool,
     /// The genuine session, put back when the wrapper is dropped.
     genuine: Option<Box<ServerSession>>,
+}
+
+/// Where an answer ends, and what that waits for.
+struct Ending {
+    /// So many bytes of the body stand before.
+    at: usize,
+    pending: Option<Pending>,
 }
 
 /// What an attempt sends, and how long it may take.
@@ -198,6 +209,21 @@ impl ReplayHandle {
     /// Ends the exchange with [`CUT`] as soon as the pieces that are on their way have been written.
     pub(super) fn cut(&self) {
         lock(&self.0).cut = true;
+    }
+
+    /// What leaves of the body behind its first `at` bytes is the end of the answer, and waits for this.
+    pub(super) fn end_at(&self, at: usize, pending: Option<Pending>) {
+        lock(&self.0).ending = Some(Ending { at, pending });
+    }
+
+    /// Takes what the end of the answer waits for.
+    pub(super) fn take_pending(&self) -> Option<Pending> {
+        lock(&self.0).ending.take()?.pending
+    }
+
+    /// Whether the end of the answer has been written.
+    pub(super) fn end_left(&self) -> bool {
+        lock(&self.0).end_left
     }
 
     /// Holds the response back until it is complete and [`ReplayHandle::release`] was called.

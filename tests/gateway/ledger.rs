@@ -215,9 +215,9 @@ async fn aborts_faults_and_a_kill_leave_exactly_one_settled_row_for_each_request
     let doubled: Vec<&String> = rows.iter().filter(|(_, count)| **count != 1).map(|(id, _)| id).collect();
     assert!(doubled.is_empty(), "{doubled:?}");
     assert_eq!(count(&connection, "state <> 'settled'"), 0);
-    // whose answer left in the last moment before the kill may have a row that the next start settled
+    // with `strict` the row of each answer that somebody has seen is on the disk, whenever the process was killed
     let ok = u64::try_from(count(&connection, "status = 'ok'")).unwrap();
-    assert!(ok + AT_ONCE as u64 >= answered, "{ok} rows for {answered} answers");
+    assert!(ok >= answered, "{ok} rows for {answered} answers");
     let known = u64::try_from(rows.len()).unwrap();
     assert!(known >= answered + failed && known <= REQUESTS, "{known} rows, {answered} {failed} {left} {broken}");
     let booked: i64 = connection
@@ -232,7 +232,7 @@ async fn aborts_faults_and_a_kill_leave_exactly_one_settled_row_for_each_request
         .unwrap();
     assert_eq!(booked, said, "the tokens of each row are those that the upstream said");
     let told = i64::try_from(seen.tokens.load(Ordering::Relaxed)).unwrap();
-    assert!(booked + 7 * AT_ONCE as i64 >= told, "{booked} tokens are booked, clients were told {told}");
+    assert!(booked >= told, "{booked} tokens are booked, clients were told {told}");
     let integrity: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(integrity, "ok");
 }

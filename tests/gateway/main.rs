@@ -70,6 +70,8 @@ mod replay;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod settled;
+#[cfg(test)]
 mod shared_limits;
 #[cfg(test)]
 mod shutdown;

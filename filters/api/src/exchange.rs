@@ -1,6 +1,8 @@
 //! The hooks of one request, in the order in which they run.
 
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,13 @@ use crate::upstream::{AttemptRequest, AttemptResult, UpstreamPlan, Verdict};
 
 /// A response that a filter or an endpoint gives itself; the body may be whole or a stream.
 pub type Reply = http::Response<axum::body::Body>;
+
+/// Something that the last piece of an answer waits for, for at most [`LAST_PIECE_WAIT`].
+pub type Pending = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Longest time for which the last piece of an answer waits: several times what a disk takes on a bad day. Then it
+/// leaves all the same, because a call that was made must not be lost to its account.
+pub const LAST_PIECE_WAIT: Duration = Duration::from_secs(2);
 
 /// Whether the chain goes on. An answer is a value, never an error.
 #[derive(Debug)]
@@ -60,6 +69,9 @@ pub struct ExchangeCx<'a> {
     pub plan: &'a mut UpstreamPlan,
     /// Dialect of errors, if not the gateway's default.
     pub renderer: &'a mut Option<Arc<dyn ErrorRenderer>>,
+    /// Set in `response_chunk` by the filter that knows the protocol: so many bytes at the end of the piece are those
+    /// with which the protocol ends the answer, and nothing of it is missing. Without it, its end is that of the body.
+    pub ending: &'a mut Option<usize>,
 }
 
 impl ExchangeCx<'_> {
@@ -96,7 +108,7 @@ pub struct FinishCx<'a> {
     pub facts: &'a Facts,
     /// Time since the head.
     pub duration: Duration,
-    /// What went over the connection; `None` when the task was dropped, for nobody counts then.
+    /// What went over the connection; `None` while it is not complete, and when the task was dropped: nobody counts then.
     pub traffic: Option<Traffic>,
 }
 
@@ -207,6 +219,15 @@ pub trait Exchange: Send + Sync {
         _cx: &mut ExchangeCx<'_>,
     ) -> Result<(), FilterError> {
         Ok(())
+    }
+
+    /// At most once, when it is known how the answer ends and the last of it has not left: behind all
+    /// [`Exchange::response_chunk`] hooks, or before an error answer or the event of an error. What is given back is
+    /// awaited before the last piece leaves, for at most [`LAST_PIECE_WAIT`]; pieces before it do not wait. Must not
+    /// block. What is settled here is not to be settled again in [`Exchange::finish`], whose outcome may differ: the
+    /// client may leave before the last byte.
+    fn complete(&mut self, _outcome: &Outcome, _cx: &FinishCx<'_>) -> Option<Pending> {
+        None
     }
 
     /// Exactly once, whatever happened, after the last byte. Must not block.

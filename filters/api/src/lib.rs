@@ -40,6 +40,8 @@ pub use async_trait::async_trait;
 pub use self::body::{BodyNeed, Rope};
 pub use self::code::ErrorCode;
 pub use self::error::{Blame, FilterError};
-pub use self::exchange::{Exchange, ExchangeCx, FinishCx, Flow, Outcome, Reply, RequestInfo, ResponseHead, Traffic};
+pub use self::exchange::{
+    Exchange, ExchangeCx, FinishCx, Flow, LAST_PIECE_WAIT, Outcome, Pending, Reply, RequestInfo, ResponseHead, Traffic,
+};
 pub use self::facts::Facts;
 pub use self::filter::{BuildEnv, BuildError, EndpointKind, Filter, FilterKind, Problem, ServiceKind};

@@ -124,6 +124,7 @@ impl World {
             reply_headers: &mut http::HeaderMap::new(),
             plan: &mut UpstreamPlan::default(),
             renderer: &mut None,
+            ending: &mut None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let flow = runtime.block_on(filter.begin().request_head(&mut cx))?;

@@ -1,4 +1,5 @@
-//! The filter kind `ledger`: opens a row before a call and settles it when the request ends.
+//! The filter kind `ledger`: opens a row before a call and settles it before the last of the answer leaves, or
+//! when the request ends without one.
 
 use std::sync::Arc;
 
@@ -8,9 +9,9 @@ use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::upstream::AttemptRequest;
 use dgx_gateway_filter::{
     Blame, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow,
-    Outcome, Problem, Rope,
+    Outcome, Pending, Problem, Rope,
 };
-use dgx_gateway_store::{Keep, Slot, StoreError, Wait};
+use dgx_gateway_store::{Keep, Receipt, Slot, StoreError, Wait};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -96,13 +97,15 @@ impl Exchange for BookExchange {
         Ok(())
     }
 
+    /// A row that waits is on the disk before the last of the answer leaves.
+    fn complete(&mut self, outcome: &Outcome, cx: &FinishCx<'_>) -> Option<Pending> {
+        let (wait, receipt) = self.settle(outcome, cx)?;
+        // one that cannot be written now is tried again; the answer does not depend on it
+        (wait == Wait::Now).then(|| Box::pin(async { drop(receipt.committed().await) }) as Pending)
+    }
+
     fn finish(&mut self, outcome: &Outcome, cx: &FinishCx<'_>) {
-        let Some(open) = self.open.take() else { return };
-        let settled = self.settlement(&open, outcome, cx);
-        let wait = self.waits(open.may_cost);
-        let Open { call, slot, .. } = open;
-        let work = Box::new(move |connection: &_| rows::settle(connection, &call, &settled).map(drop));
-        drop(slot.write(wait, Keep::Always, work)); // nobody is left to wait
+        drop(self.settle(outcome, cx)); // nobody is left to wait
     }
 }
 
@@ -113,6 +116,16 @@ impl BookExchange {
             Durability::Auto if may_cost => Wait::Now,
             Durability::Auto | Durability::Relaxed => Wait::Later,
         }
+    }
+
+    /// Settles the row, if it is open.
+    fn settle(&mut self, outcome: &Outcome, cx: &FinishCx<'_>) -> Option<(Wait, Receipt)> {
+        let open = self.open.take()?;
+        let settled = self.settlement(&open, outcome, cx);
+        let wait = self.waits(open.may_cost);
+        let Open { call, slot, .. } = open;
+        let work = Box::new(move |connection: &_| rows::settle(connection, &call, &settled).map(drop));
+        Some((wait, slot.write(wait, Keep::Always, work)))
     }
 
     /// Takes both places in the queue first: once the row is open, nothing can keep it from being settled.

@@ -1,12 +1,14 @@
 //! What model calls cost, and the exact account of them.
 //!
 //! Owns the keys `ledger`, `pricing_file` and `fx`, the tables `usage_calls` and `usage_requests`, and the directory `data/sqlite/instances`.
-//! A call is written as `reserved` before the upstream hears of it and settled exactly once when the request ends,
-//! however it ends: answered, failed, aborted, or with the process, whose open calls the next start settles.
+//! A call is written as `reserved` before the upstream hears of it and settled exactly once, however the
+//! request ends: answered or failed (hook `complete`, before the last of the answer leaves), aborted (hook `finish`), or
+//! with the process, whose open calls the next start settles.
 //!
 //! The filter `ledger` stands last on a route, behind everything that can refuse. It waits for the disk only where
-//! `ledger.durability` says so; its place in the queue of writes is taken before the call, so settling neither waits
-//! nor fails. A full queue or a disk that refuses before the call is `storage_error`.
+//! `ledger.durability` says so; its place in the queue of writes is taken before the call, so settling cannot fail,
+//! and the last of an answer waits for it within bounds only. A full queue or a disk that refuses before the call is
+//! `storage_error`.
 //!
 //! | Module | Holds |
 //! |---|---|

@@ -147,6 +147,22 @@ fn usage(prompt: u64, completion: u64) -> Report {
 }
 
 #[tokio::test]
+async fn a_complete_answer_is_settled_before_its_end_and_whatever_follows_changes_nothing() {
+    for durability in [Durability::Strict, Durability::Auto, Durability::Relaxed] {
+        let dir = tempfile::tempdir().unwrap();
+        let process = Process::start(&dir, durability);
+        let mut driver = process.begin(false).await;
+        made(&mut driver, false).report(usage(12, 3));
+        driver.complete(&ANSWERED).await;
+        if durability != Durability::Relaxed {
+            assert_eq!(process.calls(), (vec!["ok unknown 12 3 -".to_owned()], 0), "{durability:?}");
+        }
+        driver.finish(&Outcome::ClientLeft);
+        assert_eq!(process.settled(1).await, ["ok unknown 12 3 -"], "{durability:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_is_reserved_before_it_is_made_and_settled_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let process = Process::start(&dir, Durability::Strict);

@@ -254,6 +254,9 @@ impl Exchange for ModelsExchange {
     ) -> Result<(), FilterError> {
         if let Some(relay) = &mut self.relay {
             relay.pass(part, end)?;
+            if let Some(ending) = relay.take_ending() {
+                *cx.ending = Some(ending);
+            }
             if end && let Some(usage) = relay.usage() {
                 cx.facts.insert::<Usage>(usage);
             }

@@ -41,6 +41,8 @@ pub(crate) struct Relay {
     choices: Choices,
     ended: Choices,
     done: bool,
+    /// Bytes of the event that ends the stream, once it is about to leave.
+    ending: Option<usize>,
     usage: Option<Usage>,
     /// What all chunks of the stream have in common.
     stamp: Stamp,
@@ -65,6 +67,7 @@ impl Relay {
             choices: Choices::default(),
             ended: Choices::default(),
             done: false,
+            ending: None,
             usage: None,
             stamp: Stamp::default(),
             account: None,
@@ -82,6 +85,11 @@ impl Relay {
     /// What the upstream reported so far.
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.usage
+    }
+
+    /// How many bytes at the end of what [`Relay::pass`] has just given are those that end the stream, once they are.
+    pub(crate) fn take_ending(&mut self) -> Option<usize> {
+        self.ending.take()
     }
 
     /// What says an error in a stream of responses, with the number that is next.
@@ -116,8 +124,12 @@ impl Relay {
         if let Some(piece) = piece {
             self.framer.push(piece);
             while let Some(event) = self.framer.next_event() {
-                let event = event.map_err(|error| unusable().source(error))?;
-                self.event(&event, out)?;
+                match event {
+                    Ok(event) => self.event(&event, out)?,
+                    // once nothing is missing, what follows is dropped, whatever it is
+                    Err(_) if self.complete() => return Ok(()),
+                    Err(error) => return Err(unusable().source(error)),
+                }
             }
         }
         if end {
@@ -182,6 +194,9 @@ impl Relay {
         };
         self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
         self.begun |= chunk.semantic || chunk.finished || self.done;
+        if self.done || self.form == StreamForm::Events && self.finished {
+            self.ending = Some(bytes.len());
+        }
         self.leave(bytes, out)
     }
 

@@ -47,6 +47,15 @@ impl Streaming {
         }
     }
 
+    /// How many bytes at the end of what has just been given are those that end the stream, once they are. Behind the
+    /// last event of a transcription a marker may follow, so its end is that of its body.
+    pub(crate) fn take_ending(&mut self) -> Option<usize> {
+        match self {
+            Self::Text(relay) => relay.take_ending(),
+            Self::Transcript(_) => None,
+        }
+    }
+
     /// Nothing of the answer is missing.
     pub(crate) fn complete(&self) -> bool {
         match self {

@@ -25,6 +25,7 @@ pub struct ExchangeDriver {
     reply_headers: HeaderMap,
     plan: UpstreamPlan,
     renderer: Option<Arc<dyn ErrorRenderer>>,
+    ending: Option<usize>,
 }
 
 impl ExchangeDriver {
@@ -49,6 +50,7 @@ impl ExchangeDriver {
             reply_headers: HeaderMap::new(),
             plan: UpstreamPlan::default(),
             renderer: None,
+            ending: None,
         }
     }
 
@@ -132,6 +134,7 @@ impl ExchangeDriver {
             reply_headers: &mut self.reply_headers,
             plan: &mut self.plan,
             renderer: &mut self.renderer,
+            ending: &mut self.ending,
         };
         (self.exchange.as_mut(), cx)
     }
@@ -221,6 +224,20 @@ impl ExchangeDriver {
         self.response_chunk(&mut part, true)?;
         out.extend(part.filter(|part| !part.is_empty()));
         Ok(out)
+    }
+
+    /// How many bytes at the end of the last piece end the answer, if a filter said so since this was last asked.
+    pub fn take_ending(&mut self) -> Option<usize> {
+        self.ending.take()
+    }
+
+    /// Runs `complete`, and waits for what it gives back.
+    pub async fn complete(&mut self, outcome: &Outcome) {
+        let duration = self.request.started.elapsed();
+        let cx = FinishCx { request: &self.request, facts: &self.facts, duration, traffic: None };
+        if let Some(pending) = self.exchange.complete(outcome, &cx) {
+            pending.await;
+        }
     }
 
     /// Runs `finish`.

@@ -44,6 +44,8 @@ pub(super) struct Replay {
     /// A response head that leaves with the first bytes of its body, so that a failure before them is still a
     /// real error or another attempt.
     pub(super) pending_head: Option<Box<ResponseHeader>>,
+    /// Bytes of the body of the response that have been written.
+    pub(super) written: usize,
     holding: bool,
 }
 
@@ -73,6 +75,7 @@ impl Replay {
             answered: false,
             version: HttpVersion::Http1,
             pending_head: None,
+            written: 0,
             holding: false,
         }
     }
@@ -93,6 +96,7 @@ impl Replay {
         self.answered = false;
         self.end_told = false;
         self.pending_head = None;
+        self.written = 0;
         self.passed = false;
         self.holding = false;
     }

@@ -4,7 +4,8 @@ use pingora::protocols::http::HttpTask;
 use pingora::{Error, Result};
 
 use super::session::Replay;
-use super::{CUT, HELD_BACK, lock};
+use super::{CUT, Ending, HELD_BACK, lock};
+use crate::proxy::context::wait_for;
 
 impl Replay {
     /// Keeps a response that is held back; at its end lets go what the core made of it.
@@ -22,12 +23,32 @@ impl Replay {
                         tasks.insert(0, HttpTask::Header(head, false));
                     }
                     self.leaving();
-                    return self.genuine.ready().await?.response_duplex_vec(tasks).await;
+                    return self.write(tasks).await;
                 }
                 _ => {}
             }
         }
         Ok(false)
+    }
+
+    /// Writes to the client. If the end of the answer is among it, that waits for what it has to wait for.
+    async fn write(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        let Some(Ending { at, pending }) = lock(&self.control).ending.take() else {
+            self.written += tasks.iter().map(length).sum::<usize>();
+            return self.genuine.ready().await?.response_duplex_vec(tasks).await;
+        };
+        let mut tasks = tasks;
+        if let Some(pending) = pending {
+            let (before, end) = split(tasks, at.saturating_sub(self.written));
+            if !before.is_empty() {
+                self.genuine.ready().await?.response_duplex_vec(before).await?;
+            }
+            wait_for(pending).await;
+            tasks = end;
+        }
+        let done = self.genuine.ready().await?.response_duplex_vec(tasks).await?;
+        lock(&self.control).end_left = true;
+        Ok(done)
     }
 
     /// Something of the answer of this attempt leaves: from here on no other attempt can take its place.
@@ -67,8 +88,84 @@ impl Replay {
         }
         self.leaving();
         self.source.forget(); // the answer has begun, so the body will not be sent again
-        let done = self.genuine.ready().await?.response_duplex_vec(out).await?;
+        let done = self.write(out).await?;
         // the upstream may stay silent after its error: do not wait for another piece
         if lock(&self.control).cut { Error::e_explain(CUT, "the answer ended with an error") } else { Ok(done) }
+    }
+}
+
+/// Bytes of the body in a task.
+fn length(task: &HttpTask) -> usize {
+    match task {
+        HttpTask::Body(Some(part), _) => part.len(),
+        _ => 0,
+    }
+}
+
+/// What stands before the first `before` bytes of the body have passed, and the rest.
+fn split(tasks: Vec<HttpTask>, mut before: usize) -> (Vec<HttpTask>, Vec<HttpTask>) {
+    let (mut first, mut rest) = (Vec::with_capacity(tasks.len()), Vec::with_capacity(2));
+    for task in tasks {
+        match task {
+            task if !rest.is_empty() => rest.push(task),
+            HttpTask::Body(Some(mut part), end) => {
+                let behind = part.split_off(part.len().min(before));
+                before -= part.len();
+                if !part.is_empty() {
+                    first.push(HttpTask::Body(Some(part), false));
+                }
+                if end || !behind.is_empty() {
+                    rest.push(HttpTask::Body(Some(behind).filter(|behind| !behind.is_empty()), end));
+                }
+            }
+            task if task.is_end() => rest.push(task),
+            task => first.push(task),
+        }
+    }
+    (first, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn said(tasks: Vec<HttpTask>) -> Vec<String> {
+        let one = |task| match task {
+            HttpTask::Body(part, end) => {
+                let part = part.map(|part: Bytes| String::from_utf8(part.to_vec()).unwrap());
+                format!("{}{}", part.as_deref().unwrap_or("-"), if end { "." } else { "" })
+            }
+            task => task.type_str().to_owned(),
+        };
+        tasks.into_iter().map(one).collect()
+    }
+
+    fn body(part: &'static str, end: bool) -> HttpTask {
+        HttpTask::Body(Some(Bytes::from_static(part.as_bytes())), end)
+    }
+
+    /// Tasks, where their end begins, what stands before it, and the rest.
+    type Case = (Vec<HttpTask>, usize, &'static [&'static str], &'static [&'static str]);
+
+    #[test]
+    fn only_the_end_of_an_answer_waits() {
+        let cases: [Case; 7] = [
+            (vec![body("ab", false), body("cd", true)], 3, &["ab", "c"], &["d."]),
+            (vec![body("ab", false), body("cd", true)], 4, &["ab", "cd"], &["-."]),
+            (vec![body("ab", false), body("cd", true)], 2, &["ab"], &["cd."]),
+            (vec![body("ab", false), HttpTask::Body(None, true)], 1, &["a"], &["b", "-."]),
+            (vec![body("ab", false), HttpTask::Done], 2, &["ab"], &["Done"]),
+            (vec![body("ab", false), body("c", false), HttpTask::Done], 1, &["a"], &["b", "c", "Done"]),
+            (vec![body("ab", false)], 0, &[], &["ab"]),
+        ];
+        for (tasks, before, first, rest) in cases {
+            let (one, other) = split(tasks, before);
+            assert_eq!(
+                (said(one), said(other)),
+                (first.iter().map(ToString::to_string).collect(), rest.iter().map(ToString::to_string).collect())
+            );
+        }
     }
 }

@@ -51,6 +51,37 @@ fn nothing_leaves_before_the_first_event_that_means_something() {
 }
 
 #[test]
+fn the_bytes_that_end_a_stream_are_told_once_however_it_is_cut() {
+    let bytes = [STREAM, "data: [DONE]\n\n"].concat();
+    for step in 1..=bytes.len() {
+        let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
+        let mut told = Vec::new();
+        for piece in bytes.as_bytes().chunks(step) {
+            let mut part = Some(Bytes::copy_from_slice(piece));
+            relay.pass(&mut part, false).unwrap();
+            told.extend(relay.take_ending().map(|ending| {
+                let part = part.unwrap();
+                part.slice(part.len() - ending..)
+            }));
+        }
+        assert_eq!(told, [&DONE], "step {step}");
+    }
+}
+
+#[test]
+fn what_follows_the_end_is_dropped_even_if_it_is_longer_than_an_event_may_be() {
+    let mut relay = Relay::new("slug".into(), false, StreamForm::Chunks);
+    let mut part = Some(Bytes::from_static(STREAM.as_bytes()));
+    relay.pass(&mut part, false).unwrap();
+    for _ in 0..2 {
+        let mut part = Some(Bytes::from(vec![b'x'; MAX_EVENT_BYTES + 1]));
+        relay.pass(&mut part, false).unwrap();
+        assert_eq!(part, None);
+    }
+    relay.pass(&mut None, true).unwrap();
+}
+
+#[test]
 fn a_usage_chunk_with_an_empty_choice_is_hidden_unless_it_was_asked_for() {
     let stream = STREAM.replace(r#""choices":[],"usage""#, r#""choices":[{"index":0,"delta":{}}],"usage""#);
     assert_eq!(run(&stream, 9, false).unwrap().0.matches("data: ").count(), 4);
