@@ -15,11 +15,13 @@
 //! |---|---|
 //! | `config` | the key `storage` and the service behind it |
 //! | `migrate` | schema versions by owner |
+//! | `queue` | what waits to be written |
 //! | `store` | the handle: slots, receipts, readers |
 //! | `writer` | the thread |
 
 mod config;
 mod migrate;
+mod queue;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::migrate;
-use crate::writer::{Condition, Job, Writer};
+use crate::queue::{Job, Queue};
+use crate::writer::{Condition, Writer};
 
 /// Most pieces of work that wait to be written, slots that were taken beforehand included.
 const QUEUE: usize = 65_536;
@@ -79,7 +80,7 @@ pub enum Keep {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    queue: Arc<Queue>,
     condition: Arc<Condition>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -92,10 +93,10 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = connect(path)?;
         let condition = Arc::new(Condition::default());
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        let thread = Writer::start(connection, queue, Arc::clone(&condition))
+        let queue = Arc::new(Queue::new(QUEUE));
+        let thread = Writer::start(connection, Arc::clone(&queue), Arc::clone(&condition))
             .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), jobs: Mutex::new(Some(jobs)), condition, thread: Mutex::new(Some(thread)) })
+        Ok(Self { path: path.to_owned(), queue, condition, thread: Mutex::new(Some(thread)) })
     }
 
     /// Brings the tables of an owner to the newest of its `steps`. Blocks; for the start of the process.
@@ -135,18 +136,8 @@ impl Store {
     /// # Cancel safety
     /// A place that was not given is not taken.
     pub async fn slot(&self) -> Result<Slot, StoreError> {
-        let sender = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)?;
-        match sender.try_reserve_owned() {
-            Ok(permit) => Ok(Slot(permit)),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(StoreError::Closed),
-            Err(mpsc::error::TrySendError::Full(sender)) => {
-                match tokio::time::timeout(SLOT_WAIT, sender.reserve_owned()).await {
-                    Ok(Ok(permit)) => Ok(Slot(permit)),
-                    Ok(Err(_)) => Err(StoreError::Closed),
-                    Err(_) => Err(StoreError::Busy),
-                }
-            }
-        }
+        self.queue.place(SLOT_WAIT).await?;
+        Ok(Slot { queue: Some(Arc::clone(&self.queue)) })
     }
 
     /// Whether the last commit failed.
@@ -157,7 +148,7 @@ impl Store {
 
     /// Writes what is queued and ends the writer. Gives up after `limit` when the disk refuses; false then.
     pub fn close(&self, limit: Duration) -> bool {
-        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.queue.close();
         let ended = self.condition.wait_for_end(limit);
         if ended && let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             drop(thread.join());
@@ -172,16 +163,28 @@ impl Drop for Store {
     }
 }
 
-/// A place in the queue.
+/// A place in the queue. One that is dropped is free again.
 #[derive(Debug)]
-pub struct Slot(mpsc::OwnedPermit<Job>);
+pub struct Slot {
+    queue: Option<Arc<Queue>>,
+}
 
 impl Slot {
     /// Hands work over. It does not wait.
-    pub fn write(self, wait: Wait, keep: Keep, work: Work) -> Receipt {
+    pub fn write(mut self, wait: Wait, keep: Keep, work: Work) -> Receipt {
         let (told, receipt) = oneshot::channel();
-        self.0.send(Job { work, wait, keep, told: Some(told) });
+        if let Some(queue) = self.queue.take() {
+            queue.put(Job { work, wait, keep, told: Some(told) });
+        }
         Receipt(receipt)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            queue.leave();
+        }
     }
 }
 

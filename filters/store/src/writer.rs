@@ -4,12 +4,12 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot};
 
-use crate::store::{Keep, StoreError, Wait, Work};
+use crate::queue::{Job, Queue};
+use crate::store::{Keep, StoreError};
 
 /// Longest time that work without a waiter gathers before it is committed.
 pub const GATHER: Duration = Duration::from_millis(50);
@@ -17,28 +17,6 @@ pub const GATHER: Duration = Duration::from_millis(50);
 pub const RETRY: Duration = Duration::from_millis(500);
 /// Most pieces of work in one transaction.
 const GROUP: usize = 1024;
-
-/// A piece of work in the queue.
-pub(crate) struct Job {
-    pub work: Work,
-    pub wait: Wait,
-    pub keep: Keep,
-    pub told: Option<oneshot::Sender<Result<(), StoreError>>>,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("wait", &self.wait).field("keep", &self.keep).finish_non_exhaustive()
-    }
-}
-
-impl Job {
-    fn tell(&mut self, result: Result<(), StoreError>) {
-        if let Some(told) = self.told.take() {
-            drop(told.send(result)); // nobody has to wait
-        }
-    }
-}
 
 /// What others may know of the writer.
 #[derive(Debug, Default)]
@@ -77,7 +55,7 @@ impl Condition {
 
 pub(crate) struct Writer {
     connection: Connection,
-    queue: mpsc::Receiver<Job>,
+    queue: Arc<Queue>,
     condition: Arc<Condition>,
     group: Vec<Job>,
 }
@@ -85,49 +63,36 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn start(
         connection: Connection,
-        queue: mpsc::Receiver<Job>,
+        queue: Arc<Queue>,
         condition: Arc<Condition>,
     ) -> io::Result<JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let writer = Self { connection, queue, condition, group: Vec::new() };
-        std::thread::Builder::new().name("storage".to_owned()).spawn(move || runtime.block_on(writer.run()))
+        std::thread::Builder::new().name("storage".to_owned()).spawn(move || writer.run())
     }
 
-    async fn run(mut self) {
-        while self.gather().await {
+    fn run(mut self) {
+        while self.gather() {
+            let taken = self.group.len();
             let result = self.commit();
             self.condition.note(&result);
-            if let Err(error) = result {
-                self.keep_what_must_not_be_lost(&error);
-                tokio::time::sleep(RETRY).await;
+            if let Err(error) = &result {
+                self.keep_what_must_not_be_lost(error);
+            }
+            self.queue.done(taken - self.group.len());
+            if result.is_err() {
+                self.queue.rest(RETRY);
             }
         }
         self.condition.ended();
     }
 
-    /// Fills the group; false when the queue has ended and nothing is left to write.
-    async fn gather(&mut self) -> bool {
+    /// Fills the group; false when the queue has ended and nothing is left to write. What was kept from a commit that
+    /// failed is written before more is taken.
+    fn gather(&mut self) -> bool {
         if self.group.is_empty() {
-            match self.queue.recv().await {
-                Some(job) => self.group.push(job),
+            match self.queue.group(GATHER, GROUP) {
+                Some(group) => self.group = group,
                 None => return false,
-            }
-        } else {
-            return true; // kept from a commit that failed: nothing more is taken until it is written
-        }
-        let until = Instant::now() + GATHER;
-        while self.group.len() < GROUP {
-            let next = match self.queue.try_recv() {
-                Ok(job) => Some(job),
-                Err(mpsc::error::TryRecvError::Disconnected) => None,
-                Err(mpsc::error::TryRecvError::Empty) if self.group.iter().any(|job| job.wait == Wait::Now) => None,
-                Err(mpsc::error::TryRecvError::Empty) => {
-                    tokio::time::timeout_at(until.into(), self.queue.recv()).await.unwrap_or_default()
-                }
-            };
-            match next {
-                Some(job) => self.group.push(job),
-                None => break,
             }
         }
         true

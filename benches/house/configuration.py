@@ -1,0 +1,79 @@
+"""The gateway as the benches run it: every policy on, none of which refuses or changes a request of a bench."""
+
+import contextlib
+import http.client
+import json
+from pathlib import Path
+
+from .processes import SECRET, free_port, ready, start
+
+
+def files(upstream: int, server: dict) -> dict:
+    """The configuration files, by path. JSON is YAML."""
+    chat = {
+        "type": "chat", "family": "Bench", "vendor": "bench", "description": "Bench", "context_window": 131072,
+        "modalities": {"input": ["text", "image"], "output": ["text"]}, "tools": True, "constraints": {"min_max_tokens": 16},
+    }
+    return {
+        "conf/gateway.yaml": {
+            "server": server,
+            "limits": {"auth_failures": {"per_minute": 1_000_000, "burst": 1_000_000}},
+            "backends": [
+                {
+                    "id": "mock", "kind": "openai", "domain": "local", "base_url": f"http://127.0.0.1:{upstream}/v1",
+                    "protocols": ["chat"], "max_in_flight": 1024,
+                }
+            ]
+        },
+        "conf/models.yaml": {
+            "version": 1,
+            "models": [
+                {"alias": name, **chat, "route": [{"backend": "mock", "model": name}]} for name in ("bench", "bench-stream")
+            ],
+        },
+        "auth/tokens.yaml": {
+            "version": 1,
+            "tenants": [
+                {
+                    "id": "acme", "name": "Acme Ltd", "defaults": {"models_allowlist": ["bench*"]},
+                    "budgets": [
+                        {"id": "month", "models": ["*"], "window": "month", "limit_tokens": 10**15, "mode": "hard"}
+                    ],
+                    "limits": {"tokens_per_minute": 10**12, "max_in_flight": 1024, "weight": 1},
+                }
+            ],
+            "tokens": [
+                {
+                    "id": "bench", "label": "Bench", "role": "user", "bound_tenant": "acme",
+                    "constraints": {"models": ["bench*"], "max_tokens": 4096},
+                    "rate_limit": {"per_second": 10**6, "burst": 10**6}, "secrets": [{"value": SECRET}],
+                }
+            ],
+        },
+    }
+
+
+def start_gateway(
+    stack: contextlib.ExitStack, directory: Path, argv: list[str], upstream, *, ready_seconds: float = 20, **server
+):
+    """Its port and its process. `argv` starts it, `server` is what stands under that key."""
+    home, port = directory / "gateway", free_port()
+    for name, content in files(upstream.port, server).items():
+        file = home / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content, indent=1))
+        file.chmod(0o600)
+    environment = {
+        "DGX_GATEWAY_LISTEN": f"127.0.0.1:{port}",
+        "DGX_GATEWAY_ADMIN_LISTEN": f"127.0.0.1:{free_port()}",
+        "DGX_GATEWAY_DATA_DIR": str(home / "data"),
+    }
+    process = start(stack, argv, home, "gateway", environment)
+    ready(process, lambda: is_up(port), home, "gateway", ready_seconds)
+    return port, process
+
+
+def is_up(port: int) -> bool:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
