@@ -75,7 +75,7 @@ impl From<WorldError> for StartError {
 /// # Errors
 /// Every problem.
 pub fn check(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<(), Vec<Problem>> {
-    telemetry::init(&LogSettings { level: "warn".to_owned(), format: Some(LogFormat::Text) });
+    let _log = telemetry::init(&LogSettings { level: "warn".to_owned(), format: Some(LogFormat::Text) });
     load(overrides, ambient, registry).map(|_| ())
 }
 
@@ -106,7 +106,7 @@ pub enum Ended {
 /// It cannot start.
 pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<Ended, StartError> {
     let (config, mut env) = load(overrides, ambient, registry).map_err(StartError::Config)?;
-    telemetry::init(&config.log);
+    let _log = telemetry::init(&config.log);
     let metrics = CoreMetrics::register(&env.metrics)?;
     let world = World::build(&config, registry, &mut env)?;
     let admin_listener = bind(config.server.admin_listen)?;

@@ -1,5 +1,8 @@
 //! Logs and the core's own metrics: one event per finished request, logged and counted together.
 
+mod json;
+mod lines;
+
 use std::io::IsTerminal;
 use std::sync::Arc;
 
@@ -11,6 +14,8 @@ use pingora::Error;
 use pingora::proxy::Session;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use self::json::JsonLines;
+use self::lines::{Lines, MakeLine};
 use crate::config::{LogFormat, LogSettings};
 use crate::proxy::final_head;
 
@@ -21,19 +26,31 @@ const DURATION_BUCKETS: [f64; 14] =
 /// The engine's own messages repeat ours without the request id; its warnings stay.
 const QUIET: &str = "pingora_core=warn,pingora_proxy=warn,pingora_pool=warn,hyper_util=warn,h2=warn";
 
+/// The log of the process. What has gathered of it is written at the latest when this is dropped.
+pub struct Log(Arc<Lines>);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
+}
+
 /// Sets logging up for the process; the engine's own messages go the same way. Does nothing the second time.
-pub fn init(settings: &LogSettings) {
+#[must_use]
+pub fn init(settings: &LogSettings) -> Log {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let text = match settings.format {
         Some(format) => format == LogFormat::Text,
         None => std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let installed = if text { builder.try_init() } else { builder.json().flatten_event(true).try_init() };
+    let lines = Lines::start(Box::new(std::io::stderr()));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(MakeLine(Arc::clone(&lines)));
+    let installed = if text { builder.try_init() } else { builder.event_format(JsonLines).try_init() };
     if installed.is_err() {
         tracing::debug!("logging was set up before");
     }
+    Log(lines)
 }
 
 /// Label of requests that were refused before their tenant was known, and of public pages.
