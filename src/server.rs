@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::audit::{AdminAction, Audit, AuditEvent, AuditRecord};
 use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_filter::filter::BackgroundTask;
 use dgx_gateway_filter::health::HealthSource;
@@ -128,10 +129,20 @@ pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> R
         server.add_service(background_service(task.name, TaskService(Mutex::new(Some(task)))));
     }
     announce(&env, &config);
+    record(&env, AdminAction::Start, true, Some(env!("CARGO_PKG_VERSION")));
     let watch = DrainWatch { draining: Arc::clone(&draining), metrics, limit: config.server.drain };
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
+    let detail = if draining.was_cut() { "requests were cut" } else { "drained" };
+    record(&env, AdminAction::Stop, !draining.was_cut(), Some(detail));
     env.end();
     Ok(if draining.was_cut() { Ended::Cut } else { Ended::Drained })
+}
+
+/// Tells the audit log, if there is one, what the process does.
+fn record(env: &BuildEnv, action: AdminAction, ok: bool, detail: Option<&str>) {
+    if let Ok(audit) = env.service::<Arc<dyn Audit>>() {
+        audit.record(&AuditRecord::of(AuditEvent::Admin { action, ok, detail }));
+    }
 }
 
 fn engine_settings(config: &Config) -> ServerConf {

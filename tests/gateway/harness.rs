@@ -329,6 +329,27 @@ impl Gateway {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
     }
 
+    /// What stands in the audit log at the moment; nothing without a directory.
+    pub(crate) fn audit_text(&self) -> String {
+        std::fs::read_to_string(self.data("audit/audit.jsonl")).unwrap_or_default()
+    }
+
+    /// Records of a kind in the audit log at the moment.
+    pub(crate) fn audit(&self, kind: &str) -> Vec<Value> {
+        let text = self.audit_text();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole); // it may be written just now
+        let records = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        records.filter(|record| record["type"] == kind).collect()
+    }
+
+    /// The records of a kind, once there are so many.
+    pub(crate) async fn audited(&self, kind: &str, count: usize) -> Vec<Value> {
+        until("the audit log holds the records", async || self.audit(kind).len() >= count).await;
+        let records = self.audit(kind);
+        assert_eq!(records.len(), count, "{records:?}");
+        records
+    }
+
     /// Files in its data directory that it holds open without a name.
     pub(crate) fn open_data_files(&self) -> usize {
         let data = self.dir.path().join("data");
@@ -365,6 +386,7 @@ impl Drop for Gateway {
         killed.unwrap();
         for secret in [BEARER, BACKEND_KEY, PROMPT] {
             assert!(!log.contains(secret), "{secret} stands in the log");
+            assert!(!self.audit_text().contains(secret), "{secret} stands in the audit log");
         }
         assert!(!log.contains("panicked"), "the gateway panicked: {log}");
     }

@@ -8,6 +8,8 @@ mod aborts;
 #[cfg(test)]
 mod alive;
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod augment;
 #[cfg(test)]
 mod bodies;

@@ -1,17 +1,22 @@
 //! The key `audit`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dgx_gateway_filter::ambient::Ambient;
-use dgx_gateway_filter::services::Pseudonyms;
+use dgx_gateway_filter::health::HealthSource;
+use dgx_gateway_filter::services::{Audit, Pseudonyms, RequestObserver};
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::log::AuditLog;
 use crate::pseudonyms::Keyring;
 
 /// Longest time that files are kept, in days: a century.
 const MAX_KEEP_DAYS: u32 = 36_500;
+/// How long the end of the process waits for a disk that refuses.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// The service behind the key `audit`.
 #[derive(Debug)]
@@ -52,13 +57,33 @@ impl ServiceKind for Service {
         Ok(settings.audit)
     }
 
-    fn build(_checked: AuditSettings, env: &mut BuildEnv) -> Result<(), BuildError> {
+    fn build(checked: AuditSettings, env: &mut BuildEnv) -> Result<(), BuildError> {
         let keyring = match env.previous::<Keyring>() {
             Some(keyring) => keyring,
             None => Arc::new(Keyring::open(&env.data_dir, Arc::clone(&env.clock))?),
         };
+        let log = match env.previous::<AuditLog>() {
+            Some(log) => {
+                log.keep_for(checked.keep_days);
+                log
+            }
+            None => start(&keyring, checked.keep_days, env)?,
+        };
         env.provide(Arc::clone(&keyring));
         env.provide::<Arc<dyn Pseudonyms>>(Arc::new(keyring));
+        env.provide(Arc::clone(&log));
+        env.provide::<Arc<dyn RequestObserver>>(Arc::new(Arc::clone(&log) as Arc<dyn RequestObserver>));
+        env.provide::<Arc<dyn Audit>>(Arc::new(log));
         Ok(())
     }
+}
+
+fn start(keyring: &Arc<Keyring>, keep_days: u32, env: &mut BuildEnv) -> Result<Arc<AuditLog>, BuildError> {
+    let log = Arc::new(AuditLog::start(env, Arc::clone(keyring), keep_days)?);
+    env.health.add(Arc::clone(&log) as Arc<dyn HealthSource>);
+    let closing = Arc::clone(&log);
+    env.at_end(move || {
+        closing.close(CLOSE);
+    });
+    Ok(log)
 }

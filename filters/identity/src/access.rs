@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use dgx_gateway_filter::audit::{Audit, AuthReason};
 use dgx_gateway_filter::facts::Principal;
 use dgx_gateway_filter::{
-    BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, async_trait,
+    BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, async_trait,
 };
 use http::Method;
 use schemars::JsonSchema;
@@ -14,6 +15,7 @@ use crate::header::{self, SCOPE_ID, Single, USER_ID};
 use crate::refusal;
 use crate::scopes;
 use crate::token::Token;
+use crate::told;
 use crate::user;
 
 /// Scope that lets a token read a whole tenant.
@@ -71,12 +73,18 @@ impl FilterKind for Access {
         Ok(CheckedAccess { scope: raw.scope.into(), user_id: raw.user_id })
     }
 
-    fn build(checked: CheckedAccess, _env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
-        Ok(Arc::new(AccessFilter(Arc::new(checked))))
+    fn build(checked: CheckedAccess, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
+        Ok(Arc::new(AccessFilter(Arc::new(Gate { checked, audit: told::audit(env) }))))
     }
 }
 
-struct AccessFilter(Arc<CheckedAccess>);
+/// What one route entry checks with.
+struct Gate {
+    checked: CheckedAccess,
+    audit: Option<Arc<dyn Audit>>,
+}
+
+struct AccessFilter(Arc<Gate>);
 
 impl Filter for AccessFilter {
     fn begin(&self) -> Box<dyn Exchange> {
@@ -84,7 +92,7 @@ impl Filter for AccessFilter {
     }
 }
 
-struct AccessExchange(Arc<CheckedAccess>);
+struct AccessExchange(Arc<Gate>);
 
 #[async_trait]
 impl Exchange for AccessExchange {
@@ -94,28 +102,33 @@ impl Exchange for AccessExchange {
     }
 }
 
-impl CheckedAccess {
+impl Gate {
     /// Checks in the order of the specification: scope, headers, query.
     fn admit(&self, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         let unidentified = || FilterError::internal("no principal was stated");
         let principal = cx.facts.get::<Principal>().ok_or_else(unidentified)?;
         let token = cx.facts.get::<Token>().ok_or_else(unidentified)?;
-        if !principal.scopes.allow(&self.scope) {
+        if !principal.scopes.allow(&self.checked.scope) {
             tracing::info!(
                 tenant.id = &*principal.tenant_id,
                 token.id = &*principal.token_id,
                 request.id = &*cx.request.id,
-                scope.missing = &*self.scope,
+                scope.missing = &*self.checked.scope,
                 "the token lacks a scope"
             );
+            told::not_allowed(self.audit.as_ref(), AuthReason::Scope, principal, cx);
             return Err(refusal::missing_scope());
         }
-        let user_id = match self.user_id {
+        let user_id = match self.checked.user_id {
             UserIdRule::NotUsed => None,
-            UserIdRule::Required => user_id(cx.head, principal, token)?,
+            UserIdRule::Required => user_id(cx.head, principal, token).inspect_err(|refusal| {
+                if refusal.code == ErrorCode::InvalidAuthorization {
+                    told::not_allowed(self.audit.as_ref(), AuthReason::User, principal, cx);
+                }
+            })?,
         };
         check_scope_id(cx.head)?;
-        if self.user_id == UserIdRule::Required {
+        if self.checked.user_id == UserIdRule::Required {
             refuse_user_id_in_query(cx.head)?;
         }
         if user_id.is_some() {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use dgx_gateway_filter::audit::{Audit, AuthReason};
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::facts::Principal;
 use dgx_gateway_filter::services::{AuthFailures, NotTolerated, Noted};
 use dgx_gateway_filter::{
-    BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, async_trait,
+    BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, async_trait,
 };
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
@@ -17,6 +18,8 @@ use crate::credential::{self, Accepted, NoSecret};
 use crate::refusal;
 use crate::tenant::Tenant;
 use crate::tenant_choice;
+use crate::token::Token;
+use crate::told;
 
 /// Filter kind `identity`: finds out who sends the request and states it as [`Principal`], without the user.
 #[derive(Debug)]
@@ -43,8 +46,13 @@ impl FilterKind for Authenticate {
     fn build(checked: AuthenticateConfig, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
         let accepted = if checked.api_key_header { Accepted::AuthorizationOrApiKey } else { Accepted::Authorization };
         let failures = env.service::<Arc<dyn AuthFailures>>()?;
-        let gate =
-            Gate { accepted, clock: Arc::clone(&env.clock), failures: Arc::clone(&failures), tokens: env.service()? };
+        let gate = Gate {
+            accepted,
+            audit: told::audit(env),
+            clock: Arc::clone(&env.clock),
+            failures: Arc::clone(&failures),
+            tokens: env.service()?,
+        };
         Ok(Arc::new(AuthenticateFilter(Arc::new(gate))))
     }
 }
@@ -91,6 +99,7 @@ impl From<FilterError> for Refusal {
 /// What one route entry checks with.
 struct Gate {
     accepted: Accepted,
+    audit: Option<Arc<dyn Audit>>,
     clock: Arc<dyn Clock>,
     failures: Arc<dyn AuthFailures>,
     tokens: Arc<Tokens>,
@@ -101,13 +110,18 @@ impl Gate {
     fn admit(&self, cx: &mut ExchangeCx<'_>) -> Result<(), Refusal> {
         let catalog = self.tokens.catalog();
         let known = self.authenticate(&catalog, cx).map_err(|refusal| Refusal::OfSecret(Box::new(refusal)))?;
-        let tenant = tenant_choice::resolve(&cx.head.headers, &known.token, &catalog)?;
+        let tenant = tenant_choice::resolve(&cx.head.headers, &known.token, &catalog).inspect_err(|refusal| {
+            if refusal.code == ErrorCode::InvalidAuthorization {
+                self.tell(AuthReason::Tenant, Some(&known.token), &catalog, cx);
+            }
+        })?;
         if !known.token.is_usable_from(cx.client_ip()) {
             tracing::info!(
                 token.id = &*known.token.id,
                 request.id = &*cx.request.id,
                 "token used from a foreign address"
             );
+            self.tell(AuthReason::Address, Some(&known.token), &catalog, cx);
             return Err(refusal::foreign_address().into());
         }
         cx.facts.insert(principal(known, tenant));
@@ -122,15 +136,32 @@ impl Gate {
 
     fn authenticate<'a>(&self, catalog: &'a Catalog, cx: &ExchangeCx<'_>) -> Result<&'a Known, FilterError> {
         let secret = credential::secret(&cx.head.headers, self.accepted).map_err(|reason| match reason {
-            NoSecret::Malformed => refusal::malformed_authorization(),
-            NoSecret::Missing => refusal::missing_authorization(),
+            NoSecret::Malformed => {
+                self.tell(AuthReason::Unknown, None, catalog, cx);
+                refusal::malformed_authorization()
+            }
+            NoSecret::Missing => {
+                self.tell(AuthReason::Missing, None, catalog, cx);
+                refusal::missing_authorization()
+            }
         })?;
-        let known = catalog.find(secret).ok_or_else(refusal::invalid_secret)?;
+        let known = catalog.find(secret).ok_or_else(|| {
+            self.tell(AuthReason::Unknown, None, catalog, cx);
+            refusal::invalid_secret()
+        })?;
         if !known.secret.is_valid_at(self.clock.wall()) {
             tracing::info!(token.id = &*known.token.id, request.id = &*cx.request.id, "secret outside its dates");
+            self.tell(AuthReason::Expired, Some(&known.token), catalog, cx);
             return Err(refusal::invalid_secret());
         }
         Ok(known)
+    }
+
+    fn tell(&self, reason: AuthReason, token: Option<&Token>, catalog: &Catalog, cx: &ExchangeCx<'_>) {
+        if let Some(audit) = &self.audit {
+            let tenant = token.and_then(|token| catalog.tenant(token.bound_tenant.as_ref()?));
+            told::refused(&**audit, reason, token, tenant.map(|tenant| &**tenant), cx);
+        }
     }
 
     /// Every 401 about the secret takes from the bucket of the client; an empty bucket turns it into a 429. Only

@@ -16,7 +16,7 @@
 //! | [`edit`], [`tokens_file`], `random` | changing `tokens.yaml` for the command line: text, file, new secrets |
 //! | `authenticate`, `credential`, `tenant_choice` | filter `identity`: secret, tenant, client address |
 //! | `access`, `user` | filter `access`: scope and user id |
-//! | `header`, `refusal` | single header values, and how a refusal is said |
+//! | `header`, `refusal`, `told` | single header values, and how a refusal is said to the client and to the audit log |
 
 mod access;
 mod authenticate;
@@ -40,6 +40,7 @@ mod tenant_choice;
 mod testing;
 pub mod token;
 pub mod tokens_file;
+mod told;
 mod user;
 mod yaml;
 

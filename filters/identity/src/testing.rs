@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::audit::{Audit, AuditEvent, AuditRecord};
 use dgx_gateway_filter::clock::{Clock, ManualClock};
 use dgx_gateway_filter::exchange::{ExchangeCx, RequestInfo};
 use dgx_gateway_filter::facts::{Facts, Principal};
@@ -75,10 +76,25 @@ impl AuthFailures for CountingFailures {
     }
 }
 
+/// Keeps reason, token and tenant of what was refused.
+#[derive(Default)]
+pub(crate) struct Told(pub(crate) Mutex<Vec<String>>);
+
+impl Audit for Told {
+    fn record(&self, record: &AuditRecord<'_>) {
+        let AuditEvent::Auth { reason, .. } = record.event else { panic!("{record:?}") };
+        assert_eq!(record.request_id, Some("r1"));
+        let (token, tenant) = (record.token_id.unwrap_or("-"), record.tenant_id.unwrap_or("-"));
+        let shown = if record.pseudonymous { "hidden" } else { "shown" };
+        self.0.lock().unwrap().push(format!("{} {token} {tenant} {shown}", reason.as_str()));
+    }
+}
+
 /// The service with some tokens, and a clock that stands still.
 pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) failures: Arc<CountingFailures>,
+    pub(crate) told: Arc<Told>,
     pub(crate) env: BuildEnv,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) facts: Facts,
@@ -94,9 +110,11 @@ impl World {
         let mut env = BuildEnv::new(handle, Ambient::default(), data.path().to_path_buf(), prometheus::Registry::new());
         let limit: Arc<dyn AuthFailures> = Arc::<CountingFailures>::clone(&failures);
         env.provide(Arc::new(limit));
+        let told = Arc::new(Told::default());
+        env.provide::<Arc<dyn Audit>>(Arc::new(Arc::<Told>::clone(&told)));
         Service::build(read(yaml, &[]).unwrap(), &mut env).unwrap();
         let peer = Some("192.0.2.1".parse().unwrap());
-        Self { clock, failures, env, peer, facts: Facts::default(), _data: data }
+        Self { clock, failures, told, env, peer, facts: Facts::default(), _data: data }
     }
 
     pub(crate) fn tokens(&self) -> Arc<Tokens> {
@@ -134,6 +152,13 @@ impl World {
 
     pub(crate) fn principal(&self) -> &Principal {
         self.facts.get().unwrap()
+    }
+}
+
+impl World {
+    /// What the audit log was told so far.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.told.0.lock().unwrap().clone()
     }
 }
 

@@ -176,3 +176,19 @@ fn the_scope_of_an_entry_must_exist() {
     }
     assert_eq!(Access::AFTER, ["identity"]);
 }
+
+#[test]
+fn the_audit_log_is_told_of_a_missing_scope_and_a_foreign_user() {
+    let mut world = World::new(TOKENS);
+    let mut asked = |secret: &str, request: Builder| {
+        let credential = Request::builder().header("authorization", format!("Bearer {secret}"));
+        world.step::<Authenticate>(AuthenticateConfig::default(), credential).unwrap();
+        let refused = world.step::<Access>(config("chat:create", UserIdRule::Required), request).is_err();
+        (refused, world.told().len())
+    };
+    assert_eq!(asked("user", post().header("spass-user-id", "bob")), (false, 0));
+    assert_eq!(asked("user", post()), (true, 0), "a header that is missing is no refused authentication");
+    assert_eq!(asked("bare", post().header("spass-user-id", "bob")), (true, 1));
+    assert_eq!(asked("alice", post().header("spass-user-id", "bob")), (true, 2));
+    assert_eq!(world.told(), ["scope bare acme shown", "user alice acme shown"]);
+}

@@ -279,3 +279,45 @@ fn a_failure_that_cannot_be_counted_has_the_answer_of_the_limits() {
     let foreign = try_in(&mut world, bearer("bound").header("spass-tenant-id", "globex")).unwrap_err();
     assert_eq!(seen(&foreign), ("invalid_authorization", Some("headers.authorization")));
 }
+
+#[test]
+fn the_audit_log_is_told_of_each_refusal_and_of_nothing_else() {
+    let mut world = World::new(TOKENS);
+    let requests = [
+        Request::builder(),
+        bearer("wrong"),
+        Request::builder().header("authorization", "Basic bound"),
+        bearer("dated"),
+        bearer("bound").header("x-tenant-id", "globex"),
+        bearer("free").header("x-tenant-id", "nobody"),
+        bearer("inside"),
+    ];
+    for request in requests {
+        try_in(&mut world, request).unwrap_err();
+    }
+    let expected = [
+        "missing - - shown",
+        "unknown - - shown",
+        "unknown - - shown",
+        "expired dated acme shown",
+        "tenant bound acme shown",
+        "tenant free - shown",
+        "address inside acme shown",
+    ];
+    assert_eq!(world.told(), expected);
+    // what is wrong with the request is no refused authentication
+    try_in(&mut world, bearer("free")).unwrap_err();
+    try_in(&mut world, bearer("free").header("spass-tenant-id", "acme").header("x-tenant-id", "globex")).unwrap_err();
+    try_in(&mut world, bearer("bound")).unwrap();
+    assert_eq!(world.told().len(), expected.len());
+}
+
+#[test]
+fn the_address_of_a_token_of_a_pseudonymous_tenant_is_hidden() {
+    let mut world = World::new(
+        "version: 1\ntenants: [{id: acme, defaults: {audit_user_id_pseudonymize: true}}]\ntokens: [{id: dated, bound_tenant: acme, secrets: [{value: dated, expires_at: \"2020-01-01T00:00:00Z\"}]}]",
+    );
+    try_in(&mut world, bearer("dated")).unwrap_err();
+    try_in(&mut world, bearer("wrong")).unwrap_err();
+    assert_eq!(world.told(), ["expired dated acme hidden", "unknown - - shown"]);
+}
