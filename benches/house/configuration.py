@@ -56,12 +56,22 @@ def files(upstream: int, server: dict) -> dict:
 def start_gateway(
     stack: contextlib.ExitStack, directory: Path, argv: list[str], upstream, *, ready_seconds: float = 20, **server
 ):
-    """Its port and its process. `argv` starts it, `server` is what stands under that key."""
-    home, port = directory / "gateway", free_port()
-    for name, content in files(upstream.port, server).items():
+    """With every policy on: its port and its process. `argv` starts it, `server` is what stands under that key."""
+    return start_with(files(upstream.port, server), stack, directory, argv, ready_seconds)
+
+
+def start_unfiltered(stack: contextlib.ExitStack, directory: Path, argv: list[str], upstream, path: str, **server):
+    """As a plain reverse proxy: one route without a filter."""
+    route = {"path": path, "methods": ["POST"], "upstream": f"http://127.0.0.1:{upstream.port}"}
+    return start_with({"conf/gateway.yaml": {"server": server, "routes": [route]}}, stack, directory, argv, 20)
+
+
+def start_with(content: dict, stack: contextlib.ExitStack, directory: Path, argv: list[str], seconds: float):
+    home, port = directory / "home", free_port()
+    for name, one in content.items():
         file = home / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content, indent=1))
+        file.write_text(json.dumps(one, indent=1))
         file.chmod(0o600)
     environment = {
         "DGX_GATEWAY_LISTEN": f"127.0.0.1:{port}",
@@ -69,7 +79,7 @@ def start_gateway(
         "DGX_GATEWAY_DATA_DIR": str(home / "data"),
     }
     process = start(stack, argv, home, "gateway", environment)
-    ready(process, lambda: is_up(port), home, "gateway", ready_seconds)
+    ready(process, lambda: is_up(port), home, "gateway", seconds)
     return port, process
 
 

@@ -27,6 +27,8 @@ class Contestant:
     name: str
     port: int
     pid: int
+    #: from its start to its first answer
+    start_ms: float | None = None
 
 
 def free_port() -> int:
@@ -73,26 +75,35 @@ def connects(port: int) -> bool:
         return True
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, its threads and its descendants."""
-    total, waiting = 0, [pid]
+def tree(pid: int):
+    """A process and its descendants."""
+    waiting = [pid]
     while waiting:
         current = waiting.pop()
-        try:
-            fields = Path(f"/proc/{current}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
+        yield current
+        with contextlib.suppress(FileNotFoundError):
             for task in Path(f"/proc/{current}/task").iterdir():
                 waiting += map(int, (task / "children").read_text().split())
-        except FileNotFoundError:
-            continue
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process, its threads and its descendants."""
+    total = 0
+    for one in tree(pid):
+        with contextlib.suppress(FileNotFoundError):
+            fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
     return total / TICKS
 
 
 def resident_kib(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    return 0
+    """Memory of a process and its descendants; what they share counts for each."""
+    total = 0
+    for one in tree(pid):
+        with contextlib.suppress(FileNotFoundError):
+            lines = Path(f"/proc/{one}/status").read_text().splitlines()
+            total += next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
+    return total
 
 
 def program(variable: str, name: str, profile: str = "release") -> Path:
