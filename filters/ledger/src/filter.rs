@@ -19,7 +19,8 @@ use serde::Deserialize;
 use crate::config::Durability;
 use crate::cost::Tally;
 use crate::money::{CallCost, Source};
-use crate::rows::{self, Opened, Settled, Status};
+use crate::row::Row;
+use crate::rows::{Opened, Settled, Status};
 use crate::service::{Ledger, status};
 
 /// The kind.
@@ -56,7 +57,7 @@ impl Filter for BookFilter {
 
 /// A row that has been opened, and the place in the queue for its settlement.
 struct Open {
-    call: Opened,
+    row: Arc<Row>,
     may_cost: bool,
     slot: Slot,
 }
@@ -123,21 +124,23 @@ impl BookExchange {
         let open = self.open.take()?;
         let settled = self.settlement(&open, outcome, cx);
         let wait = self.waits(open.may_cost);
-        let Open { call, slot, .. } = open;
-        let work = Box::new(move |connection: &_| rows::settle(connection, &call, &settled).map(drop));
+        let Open { row, slot, .. } = open;
+        row.is_settled(settled);
+        let work = Box::new(move |connection: &_| row.settle(connection));
         Some((wait, slot.write(wait, Keep::Always, work)))
     }
 
     /// Takes both places in the queue first: once the row is open, nothing can keep it from being settled.
     async fn open(&mut self, call: Opened, may_cost: bool) -> Result<(), StoreError> {
         let (to_open, to_settle) = (self.ledger.store.slot().await?, self.ledger.store.slot().await?);
-        let (row, instance) = (call.clone(), self.ledger.instance().to_owned());
-        let work = Box::new(move |connection: &_| rows::open(connection, &row, &instance));
+        let row = Arc::new(Row::new(call, self.ledger.instance()));
+        let opened = Arc::clone(&row);
+        let work = Box::new(move |connection: &_| opened.open(connection));
         match self.waits(may_cost) {
             Wait::Now => to_open.write(Wait::Now, Keep::Never, work).committed().await?,
             Wait::Later => drop(to_open.write(Wait::Later, Keep::Always, work)),
         }
-        self.open = Some(Open { call, may_cost, slot: to_settle });
+        self.open = Some(Open { row, may_cost, slot: to_settle });
         Ok(())
     }
 
@@ -158,7 +161,7 @@ impl BookExchange {
         let unused = Meter::default();
         let tally = Tally::of(call, cx.facts.get::<Meter>().unwrap_or(&unused));
         if status != Status::Failed || tally.cost_usd.is_some() {
-            settled.cost = self.ledger.prices.cost(call.into(), &tally, status, &open.call.terms);
+            settled.cost = self.ledger.prices.cost(call.into(), &tally, status, &open.row.call.terms);
             settled.usage = tally.usage;
             settled.images = tally.images;
             settled.seconds = tally.seconds.unwrap_or_default();

@@ -4,11 +4,12 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A process that uses the database: it holds the lock of its file for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    pub id: String,
+    pub id: Arc<str>,
     path: PathBuf,
     _lock: File,
 }
@@ -23,7 +24,7 @@ impl Instance {
         let lock = File::create_new(&hidden)?;
         lock.lock()?;
         std::fs::rename(&hidden, &path)?;
-        Ok(Self { id, path, _lock: lock })
+        Ok(Self { id: id.into(), path, _lock: lock })
     }
 
     /// Ids of the processes that are alive, this one included. The files of the others are removed.
@@ -65,10 +66,10 @@ mod tests {
         let (one, two) = (Instance::register(dir.path()).unwrap(), Instance::register(dir.path()).unwrap());
         let mut alive = Instance::alive(dir.path()).unwrap();
         alive.sort();
-        assert_eq!(alive, [one.id.clone(), two.id.clone()]);
+        assert_eq!(alive, [one.id.to_string(), two.id.to_string()]);
         std::fs::write(dir.path().join("of-a-process-that-was-killed"), "").unwrap();
         drop(one);
-        assert_eq!(Instance::alive(dir.path()).unwrap(), std::slice::from_ref(&two.id));
+        assert_eq!(Instance::alive(dir.path()).unwrap(), [two.id.to_string()]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -18,6 +18,7 @@
 //! | `prices` | the price table |
 //! | `filter` | the filter kind |
 //! | [`money`] | the arithmetic |
+//! | `row` | one call on its way into the database |
 //! | `rows` | tables and SQL |
 //! | `instance` | which processes are alive |
 
@@ -27,6 +28,7 @@ mod filter;
 mod instance;
 pub mod money;
 mod prices;
+mod row;
 mod rows;
 mod service;
 #[cfg(test)]

@@ -87,7 +87,7 @@ impl Ledger {
     }
 
     /// Id of this process in the rows that it opens.
-    pub(crate) fn instance(&self) -> &str {
+    pub(crate) fn instance(&self) -> &Arc<str> {
         &self.instance.id
     }
 

@@ -15,6 +15,8 @@ use crate::writer::{Condition, Writer};
 const QUEUE: usize = 65_536;
 /// Longest wait for a slot while the queue is full.
 const SLOT_WAIT: Duration = Duration::from_secs(1);
+/// Statements that a connection keeps prepared: more than all parts together have.
+const STATEMENTS: usize = 256;
 /// How long a connection waits for another process that writes.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -215,6 +217,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
 

@@ -4,17 +4,27 @@ use dgx_gateway_store::rusqlite::types::Type;
 use dgx_gateway_store::rusqlite::{Connection, Error, Result, Row, params};
 use rust_decimal::Decimal;
 
-use super::{Opened, amount};
+use super::{Opened, Settled, Status, amount};
 use crate::money::{Bill, CallCost, Source};
 
 /// Adds the row of a request of which all calls are settled. A request that got nothing and costs nothing has none.
 /// True when there is one.
 pub(super) fn insert(connection: &Connection, call: &Opened, settled_at: i64) -> Result<bool> {
-    let calls = calls(connection, &call.request_uid)?;
+    insert_of(connection, call, &calls(connection, &call.request_uid)?, settled_at)
+}
+
+/// The same for a request that made this call alone.
+pub(super) fn insert_only(connection: &Connection, call: &Opened, settled: &Settled) -> Result<()> {
+    let calls = [(settled.status == Status::Failed, settled.cost)];
+    insert_of(connection, call, &calls, settled.settled_at).map(drop)
+}
+
+/// `calls`: whether each failed, and its cost.
+fn insert_of(connection: &Connection, call: &Opened, calls: &[(bool, CallCost)], settled_at: i64) -> Result<bool> {
     if calls.iter().all(|(failed, cost)| *failed && cost.eur_exact.is_zero()) {
         return Ok(false);
     }
-    let costs: Vec<CallCost> = calls.into_iter().map(|(_, cost)| cost).collect();
+    let costs: Vec<CallCost> = calls.iter().map(|(_, cost)| *cost).collect();
     let (bill, terms) = (Bill::of(&costs, &call.terms), &call.terms);
     let mut insert = connection.prepare_cached(
         "INSERT INTO usage_requests (request_uid, request_id, parent_request_id, tenant_id, token_id, user_id, model,

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::money::Source;
+use crate::row::Row;
 
 fn database() -> Connection {
     let connection = Connection::open_in_memory().unwrap();
@@ -156,6 +157,43 @@ fn a_request_with_a_call_that_lives_elsewhere_is_left_to_it() {
     assert_eq!(bills(&connection).len(), 0);
     settle(&connection, &alive, &settled(Status::Ok, dollars("0.02"))).unwrap();
     assert_eq!(bills(&connection), ["uid-1 upstream 1 0.04 0.05 0.04"]);
+}
+
+/// Every column of both tables.
+fn everything(connection: &Connection) -> Vec<String> {
+    ["usage_calls", "usage_requests"]
+        .iter()
+        .flat_map(|table| {
+            let mut select = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+            let columns = select.column_count();
+            let read = |row: &dgx_gateway_store::rusqlite::Row<'_>| {
+                (0..columns).map(|column| Ok(format!("{:?}", row.get_ref(column)?))).collect::<Result<Vec<_>>>()
+            };
+            select.query_map([], read).unwrap().map(|row| row.unwrap().join(" ")).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn a_call_that_is_over_before_its_row_is_written_leaves_the_same_rows() {
+    let costs = [dollars("0.02"), dollars("0"), CallCost::free(Source::Zero), CallCost::unknown()];
+    for (status, cost) in [Status::Ok, Status::Aborted, Status::Failed].into_iter().flat_map(|s| costs.map(|c| (s, c)))
+    {
+        let (apart, together) = (database(), database());
+        for (connection, over) in [(&apart, false), (&together, true)] {
+            let row = Row::new(call(1, 1), &"i".into());
+            if over {
+                row.is_settled(settled(status, cost));
+                row.open(connection).unwrap();
+                connection.execute_batch("DELETE FROM usage_calls; DELETE FROM usage_requests").unwrap(); // rolled back
+            }
+            row.open(connection).unwrap();
+            row.is_settled(settled(status, cost));
+            row.settle(connection).unwrap();
+        }
+        assert_eq!(everything(&apart), everything(&together), "{status:?} {cost:?}");
+        assert!(!everything(&apart).is_empty());
+    }
 }
 
 proptest! {
