@@ -22,6 +22,7 @@ mod cors;
 mod decode;
 mod duplex;
 mod failure;
+mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod heads;

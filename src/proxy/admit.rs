@@ -13,6 +13,7 @@ use super::body::{BodyLimits, ReadError, read_beginning, read_whole, say_continu
 use super::bridge::{self, Served};
 use super::context::RequestCtx;
 use super::cors;
+use super::framing;
 use super::replay::{Beginning, ReplayHandle};
 use super::upgrade;
 use crate::route::{End, Match, Route};
@@ -55,6 +56,7 @@ impl From<ReadError> for Stop {
 
 /// Runs the request phase. `refuses`: the process is being stopped and takes no new work.
 pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: bool) -> Result<Admitted, Stop> {
+    framing::make_clear(session.req_header_mut())?;
     let route = match match_route(session, ctx)? {
         Matched::Route(route) => route,
         Matched::Preflight(reply) => {

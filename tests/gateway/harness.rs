@@ -324,6 +324,25 @@ impl Gateway {
             .count()
     }
 
+    /// File descriptors that it holds.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Time of the processor that it has used, in ticks of 10 ms.
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Lets it have so many file descriptors at most.
+    pub(crate) fn limit_files(&self, most: usize) {
+        let limit = format!("--nofile={most}:");
+        let set = Command::new("prlimit").args(["--pid", &self.child.id().to_string(), &limit]).status().unwrap();
+        assert!(set.success());
+    }
+
     /// Lets the peak of its memory begin again from now.
     pub(crate) fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();

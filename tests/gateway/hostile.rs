@@ -1,9 +1,13 @@
 //! Peers that break the protocol, stand still or flood: the outcome is bounded and clear, and nothing stays behind.
 
 mod bodies;
+mod crowds;
+mod heads;
 mod http2;
+mod names;
 mod patience;
 mod readers;
+mod smuggling;
 mod upstreams;
 
 use crate::harness::{Client, Gateway, SOON, until};
