@@ -23,8 +23,9 @@ use crate::proxy::final_head;
 const DURATION_BUCKETS: [f64; 14] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
 
-/// The engine's own messages repeat ours without the request id; its warnings stay.
-const QUIET: &str = "pingora_core=warn,pingora_proxy=warn,pingora_pool=warn,hyper_util=warn,h2=warn";
+/// The engine's own messages repeat ours without the request id; its warnings stay. The errors of its proxy are about
+/// clients that leave inside a head, and anybody can make as many of them as he likes.
+const QUIET: &str = "pingora_core=warn,pingora_proxy=off,pingora_pool=warn,hyper_util=warn,h2=warn";
 
 /// The log of the process. What has gathered of it is written at the latest when this is dropped.
 pub struct Log(Arc<Lines>);

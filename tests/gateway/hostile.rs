@@ -12,6 +12,9 @@ mod upstreams;
 
 use crate::harness::{Client, Gateway, SOON, until};
 
+/// Connections to upstreams that may be kept for the next request.
+const POOLED: usize = 4;
+
 /// Nothing of what ran is left: no request, no call of the backend `first`, no more sockets than before.
 async fn nothing_is_left(gateway: &Gateway, sockets: usize) {
     gateway.idle().await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use dgx_gateway_testkit::mock::{MockUpstream, Script};
 use serde_json::{Value, json};
 
-use super::nothing_is_left;
+use super::{POOLED, nothing_is_left};
 use crate::harness::{Setup, backend, model};
 
 fn unknown(id: &str) -> Value {
@@ -33,7 +33,7 @@ async fn a_name_that_nobody_knows_is_an_attempt_that_failed_and_the_next_one_ser
     let answer = gateway.chat(request("lost")).await;
     answer.is_error(503, "upstream_unavailable", "");
     assert!(!answer.text().contains("invalid:"), "the name of the host is shown: {}", answer.text());
-    nothing_is_left(&gateway, sockets + 1).await;
+    nothing_is_left(&gateway, sockets + POOLED).await;
 }
 
 #[tokio::test]

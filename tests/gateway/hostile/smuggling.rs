@@ -7,7 +7,7 @@ use std::time::Duration;
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};
 use serde_json::json;
 
-use super::{nothing_is_left, outcome};
+use super::{POOLED, nothing_is_left, outcome};
 use crate::harness::{BEARER, Client, Gateway, Setup, soon};
 
 const BODY: &str = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
@@ -79,7 +79,7 @@ async fn check(cases: Vec<Case>, kept: bool) {
         }
         assert!(gateway.runs(), "{what}");
     }
-    nothing_is_left(&gateway, sockets).await;
+    nothing_is_left(&gateway, sockets + POOLED).await;
 }
 
 #[tokio::test]
