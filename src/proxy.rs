@@ -55,6 +55,7 @@ use self::replay::{Length, ReplayHandle};
 use crate::reply;
 use crate::shutdown::Draining;
 use crate::telemetry::CoreMetrics;
+use crate::upstream::pipe::LARGE;
 use crate::upstream::{peer, resolve::Resolver};
 use crate::world::World;
 
@@ -208,6 +209,11 @@ impl ProxyHttp for Gateway {
                     peer.options.read_timeout = Some(ctx.longest_silence());
                     // an upstream that takes nothing of the body: while it blocks, nothing else is watched
                     peer.options.write_timeout = Some(ctx.longest_silence().min(peer::WRITE_TIMEOUT));
+                    ctx.attempt.apart = false;
+                    if let Some((flow, LARGE..)) = ctx.replay.as_ref().and_then(|replay| replay.begin_flow(&upstream)) {
+                        peer::connect_apart(&mut peer, flow);
+                        ctx.attempt.apart = true;
+                    }
                     return Ok(Box::new(peer));
                 }
                 Err(error) => {
@@ -238,6 +244,9 @@ impl ProxyHttp for Gateway {
         };
         *head = heads::to_upstream(request, upstream, client, &ctx.chain.shared.request.id, framing)?;
         head.set_version(version);
+        if ctx.attempt.apart {
+            head.insert_header(header::CONNECTION, "close")?;
+        }
         Ok(())
     }
 

@@ -2,4 +2,5 @@
 
 pub mod embedded;
 pub mod peer;
+pub(crate) mod pipe;
 pub mod resolve;

@@ -69,6 +69,8 @@ pub(super) struct Attempt {
     pub upstream: Option<Arc<Upstream>>,
     /// How far its response has come.
     pub stage: Stage,
+    /// It has a connection of its own, which serves no other.
+    pub apart: bool,
     /// Status of the response that passes.
     pub status: StatusCode,
     /// The length of its body is told in its head.

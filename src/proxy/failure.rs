@@ -7,7 +7,7 @@ use pingora::{Error, ErrorSource, ErrorType, RetryType};
 
 use super::attempt::{self, Next, Stage, failure_of};
 use super::context::wait_for;
-use super::replay::{BODY_REFUSED, CUT, HELD_BACK, ReplayHandle, STALLED, TOTAL};
+use super::replay::{ANSWERED, BODY_REFUSED, CUT, HELD_BACK, ReplayHandle, STALLED, TOTAL};
 use super::{REFUSED, RequestCtx, final_head};
 use crate::reply;
 
@@ -27,7 +27,7 @@ fn is_ours(error: &Error) -> bool {
 
 /// An exchange with an upstream broke off: is there another attempt, and what is left to say?
 pub(super) fn broke_off(session: &Session, ctx: &mut RequestCtx, mut error: Box<Error>, reused: bool) -> Box<Error> {
-    if [BODY_REFUSED, CUT, REFUSED].contains(error.etype()) {
+    if [ANSWERED, BODY_REFUSED, CUT, REFUSED].contains(error.etype()) {
         return error; // decided already
     }
     if *error.esource() == ErrorSource::Downstream && !is_ours(&error) {
@@ -96,7 +96,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, error: &
     let client_left = ctx.failure.is_none() && *error.esource() == ErrorSource::Downstream;
     let said = matches!(ctx.attempt.stage, Stage::Said);
     let complete = matches!(ctx.attempt.stage, Stage::Complete);
-    let ended = said || complete || matches!(ctx.attempt.stage, Stage::Broken);
+    let ended = said || complete || *error.etype() == ANSWERED || matches!(ctx.attempt.stage, Stage::Broken);
     let failure = match ctx.failure.take() {
         _ if client_left || ended => None,
         Some(failure) => Some(failure),

@@ -14,13 +14,14 @@ mod source;
 mod splice;
 mod spooled;
 mod timing;
+mod watching;
 mod writing;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
-use dgx_gateway_filter::upstream::{AttemptTimeouts, HttpVersion};
+use dgx_gateway_filter::upstream::{Address, AttemptTimeouts, HttpVersion, Upstream};
 use dgx_gateway_filter::{FilterError, Pending, Rope};
 use pingora::ErrorType;
 use pingora::http::ResponseHeader;
@@ -29,11 +30,12 @@ use pingora::proxy::Session;
 
 pub(super) use self::alive::Alive;
 use self::session::Replay;
-use self::source::{HeldSource, Source};
+use self::source::{HeldSource, SLICE, Source};
 use self::splice::patched_length;
 pub(super) use self::spooled::Beginning;
 use self::spooled::SpooledSource;
 use super::body::declared_length;
+use crate::upstream::pipe::Flow;
 
 /// The first byte of the response, or the next piece, came too late.
 pub(super) const STALLED: ErrorType = ErrorType::new("UpstreamStalled");
@@ -44,6 +46,9 @@ pub(super) const HELD_BACK: ErrorType = ErrorType::new("ResponseHeldBack");
 
 /// The rest of a body that streams is refused; the answer waits in the wrapper.
 pub(super) const BODY_REFUSED: ErrorType = ErrorType::new("BodyRefused");
+
+/// The answer is complete, and the upstream takes nothing more of the request.
+pub(super) const ANSWERED: ErrorType = ErrorType::new("AnsweredEarly");
 
 /// An error was said as the last piece of the answer; nothing more is relayed.
 pub(super) const CUT: ErrorType = ErrorType::new("AnswerCut");
@@ -78,6 +83,8 @@ struct Control {
     arriving: Length,
     timeouts: Option<AttemptTimeouts>,
     version: HttpVersion,
+    /// How far the body is on its way.
+    flow: Option<Arc<Flow>>,
     hold: bool,
     release: Option<(Box<ResponseHeader>, Bytes)>,
     cut: bool,
@@ -174,6 +181,19 @@ impl ReplayHandle {
         control.release = None;
         control.cut = false;
         control.end = false;
+    }
+
+    /// If the body is more than one piece, and goes to an upstream of HTTP/1.1 outside: what tells how far it is on its
+    /// way in the attempt that begins, and how many bytes it has at most.
+    pub(super) fn begin_flow(&self, upstream: &Upstream) -> Option<(Arc<Flow>, usize)> {
+        let mut control = lock(&self.0);
+        let length = match control.length {
+            Length::Known(length) => length,
+            Length::Unknown => usize::MAX,
+        };
+        let fits = upstream.version == HttpVersion::Http1 && matches!(upstream.address, Address::Tcp { .. });
+        control.flow = (fits && length > SLICE).then(Arc::default);
+        Some((control.flow.clone()?, length))
     }
 
     /// Length of what the attempt sends.

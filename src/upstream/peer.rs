@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, Peer};
 
 use super::embedded::EmbeddedConnector;
+use super::pipe::{Flow, PipeConnector};
 use super::resolve::Resolver;
 
 /// How long an idle connection stays in the pool: below the 75 s and 60 s at which common servers close theirs.
@@ -57,6 +58,17 @@ pub async fn peer(upstream: &Arc<Upstream>, resolver: &Resolver) -> std::io::Res
     Ok(peer)
 }
 
+/// Has the peer connected to once, for this attempt alone, by a connection that takes a large request at once.
+pub(crate) fn connect_apart(peer: &mut HttpPeer, flow: Arc<Flow>) {
+    let Some(address) = peer.address().as_inet().copied() else { return };
+    // no other attempt finds it, and it is not kept
+    let mut hasher = DefaultHasher::new();
+    (peer.group_key, Arc::as_ptr(&flow).addr()).hash(&mut hasher);
+    peer.group_key = hasher.finish();
+    peer.options.idle_timeout = Some(Duration::ZERO);
+    peer.options.custom_l4 = Some(Arc::new(PipeConnector { flow, address }));
+}
+
 fn group_key(upstream: &Upstream) -> u64 {
     let mut hasher = DefaultHasher::new();
     upstream.label.hash(&mut hasher);
@@ -67,7 +79,6 @@ fn group_key(upstream: &Upstream) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pingora::upstreams::peer::Peer;
 
     fn upstream(host: &str, tls: bool) -> Arc<Upstream> {
         Arc::new(Upstream {

@@ -22,6 +22,7 @@ use super::source::{HeldSource, Source};
 use super::timing::Timing;
 use super::{BODY_REFUSED, Control, Length, lock};
 use crate::proxy::body::ReadError;
+use crate::upstream::pipe::Flow;
 
 /// Stands in the place of the client's session.
 pub(super) struct Replay {
@@ -44,6 +45,10 @@ pub(super) struct Replay {
     /// A response head that leaves with the first bytes of its body, so that a failure before them is still a
     /// real error or another attempt.
     pub(super) pending_head: Option<Box<ResponseHeader>>,
+    /// How far the body is on its way, if that takes more than one piece.
+    pub(super) flow: Option<Arc<Flow>>,
+    /// The answer has been written to its end.
+    pub(super) ended: bool,
     /// Bytes of the body of the response that have been written.
     pub(super) written: usize,
     holding: bool,
@@ -75,6 +80,8 @@ impl Replay {
             answered: false,
             version: HttpVersion::Http1,
             pending_head: None,
+            flow: None,
+            ended: false,
             written: 0,
             holding: false,
         }
@@ -85,6 +92,7 @@ impl Replay {
             let mut control = lock(&self.control);
             self.alive.replace(std::mem::take(&mut control.alive));
             self.version = control.version;
+            self.flow = control.flow.clone();
             self.sized = control.length != Length::Unknown;
             (std::mem::take(&mut control.body), std::mem::take(&mut control.patches), control.timeouts)
         };
@@ -96,6 +104,7 @@ impl Replay {
         self.answered = false;
         self.end_told = false;
         self.pending_head = None;
+        self.ended = false;
         self.written = 0;
         self.passed = false;
         self.holding = false;
@@ -127,50 +136,10 @@ impl Replay {
         if piece.is_some() {
             self.timing.progress();
         }
-        Ok(piece)
-    }
-
-    /// Whether the client can be watched for its leaving: not while it has more of its body to send.
-    fn client_is_done(&self) -> bool {
-        match &self.source {
-            Source::Held(_) => true,
-            Source::Spooled(spooled) => spooled.is_complete(),
-        }
-    }
-
-    /// Looks at the client once, without waiting.
-    async fn client_left(&mut self) -> Option<Box<Error>> {
-        let session = match self.genuine.ready().await {
-            Ok(session) => session,
-            Err(error) => return Some(error),
-        };
-        let mut idle = std::pin::pin!(session.read_body_or_idle(true));
-        match futures_util::poll!(&mut idle) {
-            std::task::Poll::Ready(Err(error)) => Some(error),
-            _ => None,
-        }
-    }
-
-    async fn watch_client(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let session = self.genuine.ready().await?;
-            let Some(timer) = self.timing.timer(self.alive.next()) else {
-                return session.read_body_or_idle(true).await;
-            };
-            tokio::select! {
-                biased;
-                read = session.read_body_or_idle(true) => return read,
-                () = timer.as_mut() => {}
-            }
-            self.timing.fired()?;
-            let head_has_left = self.alive.head_has_left();
-            if let Some(task) = self.alive.due() {
-                if !head_has_left {
-                    lock(&self.control).head_left_early = true;
-                }
-                self.genuine.write(vec![task]);
-            }
-        }
+        Ok(match &self.flow {
+            Some(flow) => piece.map(|piece| flow.follow(piece)),
+            None => piece,
+        })
     }
 }
 
@@ -218,6 +187,7 @@ impl CustomSession for Replay {
         self.holding = self.holding || lock(&self.control).hold;
         let written = if self.holding { self.write_held(tasks).await } else { self.write_through(tasks).await };
         self.timing.progress();
+        self.ended |= matches!(written, Ok(true));
         written
     }
 
@@ -288,6 +258,7 @@ impl CustomSession for Replay {
         }
         if !self.source.exhausted() {
             self.timing.check_upload()?;
+            self.until_room().await?;
             if self.client_is_done()
                 && let Some(error) = self.client_left().await
             {

@@ -155,6 +155,28 @@ async fn an_upstream_that_answers_early_is_heard_while_the_client_still_sends() 
     }
 }
 
+/// It reads nothing, and stays.
+#[tokio::test]
+async fn an_upstream_that_answers_early_is_heard_while_it_takes_nothing() {
+    let mut stage = Stage::open_at_head().await;
+    let gateway = Setup::new().route(super::plain::route(stage.addr)).start().await;
+    let body = recording(64 * MIB, Order::ModelFirst, "m");
+    let mut client = gateway.client().await;
+    let length = body.len().to_string();
+    client.head(&Method::POST, "/upload", &[("content-type", CONTENT_TYPE), ("content-length", &length)]).await;
+    client.raw.send(&body[..MIB]).await.unwrap();
+    let mut caller = stage.caller().await;
+    let sending = tokio::time::timeout(std::time::Duration::from_secs(1), client.raw.send(&body[MIB..]));
+    assert!(sending.await.is_err(), "all of it was taken");
+    caller.write("HTTP/1.1 422 No\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}").await;
+    let (status, _) = soon("the early answer", client.raw.read_head()).await.unwrap();
+    assert_eq!(status, 422);
+    assert_eq!(soon("its body", client.raw.read_piece()).await.unwrap().unwrap(), "{}");
+    drop(client);
+    gateway.idle().await;
+    drop(caller);
+}
+
 #[tokio::test]
 async fn the_client_is_read_no_faster_than_the_upstream_takes() {
     let mut stage = Stage::open_at_head().await;
