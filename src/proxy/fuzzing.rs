@@ -36,6 +36,7 @@ pub fn to_upstream(headers: &HeaderMap) -> Option<HeaderMap> {
         body: Rope::new(),
         patches: Vec::new(),
         keep_alive: None,
+        decode_answer: false,
         timeouts: AttemptTimeouts { first_byte: None, idle: None, total: limit, total_once_begun: limit },
     };
     let upstream = Upstream {
