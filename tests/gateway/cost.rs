@@ -1,10 +1,12 @@
 //! What a call cost, as the client is told it: in the head of an answer, and in a stream before its end.
 
+use std::time::Duration;
+
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Gateway, Setup, Stage, backend, chunk_of_stream, finish_of_stream};
+use crate::harness::{Answer, Gateway, Setup, Stage, backend, chunk_of_stream, finish_of_stream, until};
 
 const UPSTREAM: &str = "upstream-name-of-m";
 const USAGE: &str = r#""usage":{"prompt_tokens":3,"completion_tokens":9,"total_tokens":12"#;
@@ -98,6 +100,66 @@ async fn a_price_makes_a_cost_of_usage_or_of_an_estimate() {
         let expected = [Some("true"), Some(source), Some(eur), Some(usd), rate[0], rate[1]];
         assert_eq!(told(answer.is_ok()), expected, "{domain} {usage} {markup}");
     }
+}
+
+/// The reference rates of a day.
+fn rates(day: &str, usd: &str) -> Behaviour {
+    let document = format!("<E><Cube><Cube time='{day}'><Cube currency='USD' rate='{usd}'/></Cube></Cube></E>");
+    Behaviour::Status { status: StatusCode::OK, headers: HeaderMap::new(), body: document.into() }
+}
+
+#[tokio::test]
+async fn the_rate_of_the_day_is_fetched_used_told_and_kept() {
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let bank = MockUpstream::start(Script::always(rates(&today.to_string(), "1.25"))).await.unwrap();
+    let priced = answered(&format!("{USAGE},\"cost\":1}}"), None);
+    let mock = MockUpstream::start(Script::always(priced).with_looks_apart()).await.unwrap();
+    let fx = json!({"url": format!("http://{}/daily.xml", bank.addr()), "markup": "0"});
+    let mut gateway = setup(mock.addr(), "cloud").section("fx", fx).start().await;
+    until("the rate is known", async || gateway.metrics().await.value("dgx_gateway_fx_rate_eur_per_usd") == 0.8).await;
+    assert_eq!(gateway.metrics().await.value("dgx_gateway_fx_stale"), 0.0);
+    let expected = format!("ecb-{today}");
+    let expected = [Some("true"), Some("upstream"), Some("0.80"), Some("1.00"), Some("0.8000"), Some(&*expected)];
+    assert_eq!(told(&gateway.chat(request(false, false)).await), expected);
+    drop(bank);
+    gateway.killed_and_started_again().await;
+    until("it listens", async || tokio::net::TcpStream::connect(gateway.addr).await.is_ok()).await;
+    assert_eq!(told(&gateway.chat(request(false, false)).await), expected, "kept, though the bank is gone");
+}
+
+#[tokio::test]
+async fn a_bank_that_says_nothing_delays_no_start_and_an_old_rate_shows() {
+    let silent = Behaviour::SseRaw(vec![(Duration::from_secs(3600), "x".into())]);
+    let bank = MockUpstream::start(Script::always(silent)).await.unwrap();
+    let priced = answered(&format!("{USAGE},\"cost\":1}}"), None);
+    let mock = MockUpstream::start(Script::always(priced).with_looks_apart()).await.unwrap();
+    let fx = json!({"url": format!("http://{}/daily.xml", bank.addr()), "max_age_days": 1});
+    let gateway = setup(mock.addr(), "cloud").section("fx", fx).start().await;
+    let answer = gateway.chat(request(false, false)).await;
+    assert_eq!(told(&answer)[4..], [Some("0.8546"), Some("ecb-2026-05-15")]);
+    until("the bank was asked", async || bank.requests().len() == 1).await;
+    assert_eq!(gateway.metrics().await.value("dgx_gateway_fx_stale"), 1.0);
+}
+
+#[tokio::test]
+async fn costs_are_counted_by_tenant_model_and_source() {
+    let priced = answered(&format!("{USAGE},\"cost\":0.981052}}"), None);
+    let mock = MockUpstream::start(Script::always(priced).with_looks_apart()).await.unwrap();
+    let gateway = setup(mock.addr(), "cloud").start().await;
+    for _ in 0..2 {
+        gateway.chat(request(false, false)).await.is_ok();
+    }
+    let labels = r#"{model="m",source="upstream",tenant="default"}"#;
+    let count = r#"dgx_gateway_request_cost_eur_count{model="m"}"#;
+    until("both are counted", async || gateway.metrics().await.value(count) == 2.0).await;
+    let metrics = gateway.metrics().await;
+    for (name, amount) in [("cost_eur", 1.78), ("cost_usd", 2.08), ("upstream_cost_usd", 1.962_104)] {
+        let found = metrics.value(&format!("dgx_gateway_{name}_total{labels}"));
+        assert!((found - amount).abs() < 1e-9, "{name} {found}");
+    }
+    assert!((metrics.value(r#"dgx_gateway_request_cost_usd_sum{model="m"}"#) - 2.08).abs() < 1e-9);
+    assert_eq!(metrics.value(r#"dgx_gateway_request_cost_eur_bucket{model="m",le="0.5"}"#), 0.0);
+    assert_eq!(metrics.value(r#"dgx_gateway_request_cost_eur_bucket{model="m",le="1"}"#), 2.0);
 }
 
 #[tokio::test]

@@ -65,6 +65,22 @@ async fn each_request_that_is_admitted_has_a_row_and_the_others_have_none() {
 }
 
 #[tokio::test]
+async fn a_tenant_may_have_its_users_written_under_a_pseudonym() {
+    let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
+    let defaults = json!({"audit_user_id_pseudonymize": true});
+    let tokens = json!({"version": 1, "tokens": [], "tenants": [{"id": "default", "defaults": defaults}]});
+    let gateway = Setup::with_upstream(mock.addr()).tokens(tokens).start().await;
+    gateway.chat(chat("m", false)).await.is_ok();
+    until("the call is booked", async || count(&database(&gateway), "state = 'settled'") == 1).await;
+    let connection = database(&gateway);
+    let users = "SELECT usage_calls.user_id || ' ' || usage_requests.user_id FROM usage_calls JOIN usage_requests USING (request_uid)";
+    let users: String = connection.query_row(users, [], |row| row.get(0)).unwrap();
+    let (of_call, of_request) = users.split_once(' ').unwrap();
+    assert_eq!(of_call, of_request);
+    assert!(of_call.len() == 34 && of_call.starts_with("u_"), "{users}");
+}
+
+#[tokio::test]
 async fn a_stop_signal_loses_no_row() {
     let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
     let setup = Setup::with_upstream(mock.addr()).section("ledger", json!({"durability": "relaxed"}));

@@ -10,6 +10,7 @@ use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::fx::{self, Rules, Source};
 use crate::prices::{self, PriceTable};
 use crate::service::Ledger;
 
@@ -38,9 +39,19 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FxSettings {
+    /// File with the daily reference rates of the ECB (XML), kept up to date by something else. Default null. Set this or
+    /// `url`.
+    pub file: Option<PathBuf>,
+    /// Age in days, counted from the day in the file, after which `dgx_gateway_fx_stale` is 1; 1 to 36500. Default 7.
+    pub max_age_days: Option<u32>,
     /// Share that is added to amounts in dollars for the exchange, a decimal from 0 to 1. Default `0.05`. `FX_MARKUP`
     /// takes precedence.
     pub markup: Option<Share>,
+    /// Hours between two looks for a newer rate, 1 to 168. Default 12.
+    pub refresh_hours: Option<u32>,
+    /// Where the daily reference rates of the ECB are fetched from, `http://` or `https://`. Default null: the rate in use
+    /// stays, at first that of the binary.
+    pub url: Option<String>,
 }
 
 /// A share as it is written: decimal text or a number.
@@ -58,6 +69,7 @@ pub struct Checked {
     pub(crate) durability: Durability,
     pub(crate) prices: PriceTable,
     pub(crate) fx_markup: Decimal,
+    pub(crate) fx: Rules,
 }
 
 /// The account of model calls.
@@ -94,15 +106,14 @@ impl ServiceKind for Service {
         let pricing_file = settings.pricing_file.unwrap_or_else(|| PathBuf::from(PRICING_FILE));
         let prices = prices::file::load(&pricing_file, ambient, &mut problems);
         let fx_markup = markup(settings.fx.markup.as_ref(), ambient, &mut problems);
+        let fx = rules(settings.fx, &mut problems);
         let durability = settings.ledger.durability.unwrap_or_default();
-        if problems.is_empty() { Ok(Checked { durability, prices, fx_markup }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Checked { durability, prices, fx_markup, fx }) } else { Err(problems) }
     }
 
     fn build(checked: Checked, env: &mut BuildEnv) -> Result<(), BuildError> {
-        let instances = env.data_dir.join("sqlite/instances");
         let priced = checked.prices.priced_models();
-        let ledger = Ledger::start(env.service()?, &instances, checked, Arc::clone(&env.clock));
-        let ledger = Arc::new(ledger.map_err(|error| BuildError::Part(Box::new(error)))?);
+        let ledger = Arc::new(Ledger::build(checked, env)?);
         env.provide(Arc::new(priced));
         env.provide::<Arc<dyn Pricing>>(Arc::new(Arc::clone(&ledger) as Arc<dyn Pricing>));
         env.provide(ledger);
@@ -125,4 +136,31 @@ fn markup(file: Option<&Share>, ambient: &Ambient, problems: &mut Vec<Problem>) 
         problems.push(Problem::at(key, "must be a decimal from 0 to 1"));
         DEFAULT_MARKUP
     })
+}
+
+/// Where rates come from, and how old they may be.
+fn rules(file: FxSettings, problems: &mut Vec<Problem>) -> Rules {
+    let mut in_range = |key: &str, value: Option<u32>, default: u32, most: u32| {
+        let value = value.unwrap_or(default);
+        if !(1..=most).contains(&value) {
+            problems.push(Problem::at(key, format!("must be 1 to {most}")));
+        }
+        value
+    };
+    let refresh_hours = in_range("fx.refresh_hours", file.refresh_hours, 12, 168);
+    let max_age_days = in_range("fx.max_age_days", file.max_age_days, 7, 36_500);
+    let source = match (file.url, file.file) {
+        (Some(_), Some(_)) => {
+            problems.push(Problem::at("fx.url", "set this or fx.file, not both"));
+            None
+        }
+        (Some(url), None) => {
+            if !fx::is_url(&url) {
+                problems.push(Problem::at("fx.url", "must be a URL that begins with http:// or https://"));
+            }
+            Some(Source::Url(url))
+        }
+        (None, file) => file.map(Source::File),
+    };
+    Rules { source, refresh_hours, max_age_days }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dgx_gateway_filter::facts::{Meter, ModelCall, ModelChoice, Principal, Usage};
+use dgx_gateway_filter::facts::{Caller, Meter, ModelCall, ModelChoice, Principal, Usage};
 use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::upstream::AttemptRequest;
 use dgx_gateway_filter::{
@@ -18,9 +18,10 @@ use serde::Deserialize;
 
 use crate::config::Durability;
 use crate::cost::Tally;
-use crate::money::{CallCost, Source};
+use crate::events::RequestSettled;
+use crate::money::{Bill, CallCost, Source};
 use crate::row::Row;
-use crate::rows::{Opened, Settled, Status};
+use crate::rows::{self, Opened, Settled, Status};
 use crate::service::{Ledger, status};
 
 /// The kind.
@@ -79,9 +80,10 @@ impl Exchange for BookExchange {
             call_id: uuid::Uuid::now_v7().to_string(),
             request_uid: uuid::Uuid::now_v7().to_string(),
             request_id: text(&cx.request.id),
+            parent_request_id: cx.facts.get::<Caller>().map(|caller| text(&caller.parent_request_id)),
             tenant_id: text(&principal.tenant_id),
             token_id: text(&principal.token_id),
-            user_id: principal.user_id.as_ref().map(text),
+            user_id: self.ledger.user(principal),
             model: text(&choice.slug),
             prompt_estimate: choice.prompt_estimate,
             started_at: self.ledger.now(),
@@ -123,6 +125,7 @@ impl BookExchange {
     fn settle(&mut self, outcome: &Outcome, cx: &FinishCx<'_>) -> Option<(Wait, Receipt)> {
         let open = self.open.take()?;
         let settled = self.settlement(&open, outcome, cx);
+        self.tell(&open.row.call, &settled, cx);
         let wait = self.waits(open.may_cost);
         let Open { row, slot, .. } = open;
         row.is_settled(settled);
@@ -132,7 +135,7 @@ impl BookExchange {
 
     /// Takes both places in the queue first: once the row is open, nothing can keep it from being settled.
     async fn open(&mut self, call: Opened, may_cost: bool) -> Result<(), StoreError> {
-        let (to_open, to_settle) = (self.ledger.store.slot().await?, self.ledger.store.slot().await?);
+        let (to_open, to_settle) = (self.ledger.lasting.store.slot().await?, self.ledger.lasting.store.slot().await?);
         let row = Arc::new(Row::new(call, self.ledger.instance()));
         let opened = Arc::clone(&row);
         let work = Box::new(move |connection: &_| opened.open(connection));
@@ -142,6 +145,19 @@ impl BookExchange {
         }
         self.open = Some(Open { row, may_cost, slot: to_settle });
         Ok(())
+    }
+
+    /// Tells of the request what stands in its row.
+    fn tell(&self, call: &Opened, settled: &Settled, cx: &FinishCx<'_>) {
+        let bill = Bill::of(&[settled.cost], &call.terms);
+        let alias = cx.facts.get::<ModelChoice>().map_or("(unknown)", |choice| &choice.alias);
+        let event = RequestSettled { alias, call, settled, bill: &bill };
+        if rows::has_row(settled.status, settled.cost) {
+            event.count(&self.ledger.lasting.metrics);
+        }
+        if let Some(audit) = &self.ledger.audit {
+            event.record(&**audit, cx);
+        }
     }
 
     fn settlement(&self, open: &Open, outcome: &Outcome, cx: &FinishCx<'_>) -> Settled {

@@ -1,6 +1,7 @@
 //! What model calls cost, and the exact account of them.
 //!
-//! Owns the keys `ledger`, `pricing_file` and `fx`, the tables `usage_calls` and `usage_requests`, and the directory `data/sqlite/instances`.
+//! Owns the keys `ledger`, `pricing_file` and `fx`, the tables `usage_calls` and `usage_requests`, and the
+//! directories `data/sqlite/instances` and `data/fx`.
 //! A call is written as `reserved` before the upstream hears of it and settled exactly once, however the
 //! request ends: answered or failed (hook `complete`, before the last of the answer leaves), aborted (hook `finish`), or
 //! with the process, whose open calls the next start settles.
@@ -16,7 +17,9 @@
 //! | `service` | terms, recovery, what others may ask |
 //! | `cost` | where the cost of a call comes from |
 //! | `prices` | the price table |
+//! | `events` | metrics and audit records of settled requests |
 //! | `filter` | the filter kind |
+//! | `fx` | the exchange rate |
 //! | [`money`] | the arithmetic |
 //! | `row` | one call on its way into the database |
 //! | `rows` | tables and SQL |
@@ -24,7 +27,9 @@
 
 mod config;
 mod cost;
+mod events;
 mod filter;
+mod fx;
 mod instance;
 pub mod money;
 mod prices;

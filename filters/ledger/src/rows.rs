@@ -24,6 +24,7 @@ use dgx_gateway_store::rusqlite::{Connection, Error, Result, params};
 use rust_decimal::Decimal;
 
 pub(crate) use self::recovery::{LeftOpen, left_open, settle_left_open};
+pub(crate) use self::request::has_row;
 pub(crate) use self::schema::STEPS;
 use crate::millis;
 use crate::money::CallCost;
@@ -37,7 +38,11 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    fn as_str(self) -> &'static str {
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Aborted, Self::Failed, Self::Ok].into_iter().find(|status| status.as_str() == word)
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Aborted => "aborted",
             Self::Failed => "failed",
@@ -52,6 +57,7 @@ pub(crate) struct Opened {
     pub call_id: String,
     pub request_uid: String,
     pub request_id: String,
+    pub parent_request_id: Option<String>,
     pub tenant_id: String,
     pub token_id: String,
     pub user_id: Option<String>,
@@ -92,8 +98,8 @@ pub(crate) fn open(connection: &Connection, call: &Opened, instance: &str) -> Re
     let mut insert = connection.prepare_cached(
         "INSERT INTO usage_calls (call_id, request_uid, request_id, tenant_id, token_id, user_id, model, state,
             prompt_tokens, started_at, instance, backend_id, upstream_model, local, began, rate, rate_source, fx_markup,
-            cost_markup_factor)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'reserved', ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+            cost_markup_factor, parent_request_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'reserved', ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?;
     let (target, terms) = (call.target.as_ref(), &call.terms);
     insert.execute(params![
@@ -115,6 +121,7 @@ pub(crate) fn open(connection: &Connection, call: &Opened, instance: &str) -> Re
         &*terms.rate_source,
         amount(terms.fx_markup),
         amount(terms.factor),
+        call.parent_request_id,
     ])?;
     Ok(())
 }
@@ -126,9 +133,9 @@ pub(crate) fn write_settled(connection: &Connection, call: &Opened, settled: &Se
         "INSERT INTO usage_calls (call_id, request_uid, request_id, tenant_id, token_id, user_id, model, state,
             prompt_tokens, started_at, instance, backend_id, upstream_model, local, began, rate, rate_source, fx_markup,
             cost_markup_factor, status, resolved_model, backend_label, completion_tokens, cached_tokens,
-            cache_write_tokens, images, seconds, source, upstream_usd, eur_exact, settled_at)
+            cache_write_tokens, images, seconds, source, upstream_usd, eur_exact, settled_at, parent_request_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'settled', ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-            ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
+            ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
     )?;
     let (target, terms) = (call.target.as_ref(), &call.terms);
     insert.execute(params![
@@ -162,6 +169,7 @@ pub(crate) fn write_settled(connection: &Connection, call: &Opened, settled: &Se
         settled.cost.upstream_usd.map(amount),
         amount(settled.cost.eur_exact),
         settled.settled_at,
+        call.parent_request_id,
     ])?;
     request::insert_only(connection, call, settled)
 }

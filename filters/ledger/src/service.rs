@@ -1,26 +1,25 @@
 //! The ledger: terms, prices, and the calls that a dead process left open.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use dgx_gateway_filter::Outcome;
 use dgx_gateway_filter::clock::Clock;
-use dgx_gateway_filter::facts::{Meter, ModelCall, WorstCase};
+use dgx_gateway_filter::facts::{Meter, ModelCall, Principal, WorstCase};
 use dgx_gateway_filter::money::{CallTarget, Spent, Terms};
-use dgx_gateway_filter::services::{Pricing, ShownAmounts, ShownCost};
+use dgx_gateway_filter::services::{Audit, Pricing, Pseudonyms, ShownAmounts, ShownCost};
+use dgx_gateway_filter::{BuildEnv, BuildError, Outcome};
 use dgx_gateway_store::{Store, StoreError};
 use rust_decimal::Decimal;
 
 use crate::config::{Checked, Durability};
 use crate::cost::Tally;
+use crate::events::Metrics;
+use crate::fx::{self, Exchange, Gauges, Rules};
 use crate::instance::Instance;
 use crate::millis;
 use crate::money::{Bill, CallCost};
 use crate::prices::PriceTable;
 use crate::rows::{self, LeftOpen, Opened, Settled, Status};
-
-/// Euros per dollar of the rate that comes with the binary, in ten-thousandths, and its day.
-const SHIPPED_RATE: (i64, &str) = (8546, "ecb-2026-05-15");
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,31 +32,53 @@ pub(crate) enum LedgerError {
 
 /// The account of model calls.
 pub struct Ledger {
-    pub(crate) store: Arc<Store>,
+    pub(crate) lasting: Arc<Lasting>,
     pub(crate) durability: Durability,
     pub(crate) prices: PriceTable,
     fx_markup: Decimal,
+    pub(crate) audit: Option<Arc<dyn Audit>>,
+    pub(crate) pseudonyms: Option<Arc<dyn Pseudonyms>>,
+}
+
+/// What a reload leaves as it is.
+pub(crate) struct Lasting {
+    pub store: Arc<Store>,
+    pub metrics: Metrics,
+    pub exchange: Arc<Exchange>,
     instance: Instance,
     clock: Arc<dyn Clock>,
 }
 
 impl Ledger {
-    /// Opens the tables and settles what dead processes left open.
-    pub(crate) fn start(
-        store: Arc<Store>,
-        instances: &Path,
-        checked: Checked,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, LedgerError> {
-        store.migrate("ledger", &rows::STEPS)?;
-        let Checked { durability, prices, fx_markup } = checked;
-        let ledger = Self { store, durability, prices, fx_markup, instance: Instance::register(instances)?, clock };
-        ledger.settle_left_open(&Instance::alive(instances)?)?;
+    /// Takes over from the generation before, or opens the tables and settles what dead processes left open.
+    pub(crate) fn build(checked: Checked, env: &mut BuildEnv) -> Result<Self, BuildError> {
+        let Checked { durability, prices, fx_markup, fx } = checked;
+        let previous = env.previous::<Self>().map(|previous| Arc::clone(&previous.lasting));
+        let is_first = previous.is_none();
+        let lasting = match previous {
+            Some(lasting) => {
+                lasting.exchange.follow(fx);
+                lasting
+            }
+            None => Arc::new(Lasting::open(fx, env)?),
+        };
+        let ledger = Self {
+            lasting,
+            durability,
+            prices,
+            fx_markup,
+            audit: env.service::<Arc<dyn Audit>>().ok().map(|audit| Arc::clone(&*audit)),
+            pseudonyms: env.service::<Arc<dyn Pseudonyms>>().ok().map(|pseudonyms| Arc::clone(&*pseudonyms)),
+        };
+        if is_first {
+            let alive = Instance::alive(&instances(env)).map_err(LedgerError::from).map_err(part)?;
+            ledger.settle_left_open(&alive).map_err(part)?;
+        }
         Ok(ledger)
     }
 
     fn settle_left_open(&self, alive: &[String]) -> Result<(), LedgerError> {
-        let mut connection = self.store.maintenance()?;
+        let mut connection = self.lasting.store.maintenance()?;
         let transaction = connection.transaction().map_err(StoreError::from)?;
         let left = rows::left_open(&transaction, &self.terms(Decimal::ONE)).map_err(StoreError::from)?;
         let dead = left.iter().filter(|left| !alive.contains(&left.instance));
@@ -88,13 +109,48 @@ impl Ledger {
 
     /// Id of this process in the rows that it opens.
     pub(crate) fn instance(&self) -> &Arc<str> {
-        &self.instance.id
+        &self.lasting.instance.id
     }
 
     /// Milliseconds of UTC.
     pub(crate) fn now(&self) -> i64 {
-        millis(self.clock.wall())
+        millis(self.lasting.clock.wall())
     }
+
+    /// The user as the ledger holds it: a pseudonym where the tenant wants that, and nobody where there is none.
+    pub(crate) fn user(&self, principal: &Principal) -> Option<String> {
+        let user = principal.user_id.as_deref()?;
+        if !principal.pseudonymous {
+            return Some(user.to_owned());
+        }
+        self.pseudonyms.as_ref()?.pseudonym(&principal.tenant_id, user)
+    }
+}
+
+impl Lasting {
+    fn open(fx: Rules, env: &mut BuildEnv) -> Result<Self, BuildError> {
+        let store = env.service::<Store>()?;
+        store.migrate("ledger", &rows::STEPS).map_err(part)?;
+        let exchange = Arc::new(Exchange::open(env.data_dir.join("fx"), fx, Arc::clone(&env.clock)));
+        Gauges::register(&env.metrics, &exchange)?;
+        env.spawn("exchange rate", fx::watch(Arc::clone(&exchange)));
+        Ok(Self {
+            metrics: Metrics::register(&env.metrics)?,
+            exchange,
+            instance: Instance::register(&instances(env)).map_err(LedgerError::from).map_err(part)?,
+            clock: Arc::clone(&env.clock),
+            store,
+        })
+    }
+}
+
+/// The directory of processes that are alive.
+fn instances(env: &BuildEnv) -> PathBuf {
+    env.data_dir.join("sqlite/instances")
+}
+
+fn part(error: impl std::error::Error + Send + Sync + 'static) -> BuildError {
+    BuildError::Part(Box::new(error))
 }
 
 /// An upstream that breaks off after something of its answer has left counts like a client that leaves: it was paid.
@@ -109,11 +165,11 @@ pub(crate) fn status(outcome: &Outcome, made: bool) -> Status {
 
 impl Pricing for Ledger {
     fn terms(&self, factor: Decimal) -> Terms {
-        let (rate, source) = SHIPPED_RATE;
+        let rate = self.lasting.exchange.rate();
         Terms {
-            began: self.clock.wall(),
-            rate: Decimal::new(rate, 4),
-            rate_source: source.into(),
+            began: self.lasting.clock.wall(),
+            rate: rate.eur_per_usd,
+            rate_source: Arc::clone(&rate.source),
             fx_markup: self.fx_markup,
             factor,
         }

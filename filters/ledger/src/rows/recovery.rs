@@ -21,7 +21,8 @@ pub(crate) struct LeftOpen {
 pub(crate) fn left_open(connection: &Connection, terms: &Terms) -> Result<Vec<LeftOpen>> {
     let mut select = connection.prepare(
         "SELECT call_id, request_uid, request_id, tenant_id, token_id, user_id, model, prompt_tokens, started_at,
-            instance, backend_id, upstream_model, local, began, rate, rate_source, fx_markup, cost_markup_factor
+            instance, backend_id, upstream_model, local, began, rate, rate_source, fx_markup, cost_markup_factor,
+            parent_request_id
          FROM usage_calls WHERE state = 'reserved'",
     )?;
     let read = |row: &Row<'_>| {
@@ -29,6 +30,7 @@ pub(crate) fn left_open(connection: &Connection, terms: &Terms) -> Result<Vec<Le
             call_id: row.get(0)?,
             request_uid: row.get(1)?,
             request_id: row.get(2)?,
+            parent_request_id: row.get(18)?,
             tenant_id: row.get(3)?,
             token_id: row.get(4)?,
             user_id: row.get(5)?,

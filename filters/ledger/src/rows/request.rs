@@ -15,13 +15,12 @@ pub(super) fn insert(connection: &Connection, call: &Opened, settled_at: i64) ->
 
 /// The same for a request that made this call alone.
 pub(super) fn insert_only(connection: &Connection, call: &Opened, settled: &Settled) -> Result<()> {
-    let calls = [(settled.status == Status::Failed, settled.cost)];
+    let calls = [(settled.status, settled.cost)];
     insert_of(connection, call, &calls, settled.settled_at).map(drop)
 }
 
-/// `calls`: whether each failed, and its cost.
-fn insert_of(connection: &Connection, call: &Opened, calls: &[(bool, CallCost)], settled_at: i64) -> Result<bool> {
-    if calls.iter().all(|(failed, cost)| *failed && cost.eur_exact.is_zero()) {
+fn insert_of(connection: &Connection, call: &Opened, calls: &[(Status, CallCost)], settled_at: i64) -> Result<bool> {
+    if !calls.iter().any(|(status, cost)| has_row(*status, *cost)) {
         return Ok(false);
     }
     let costs: Vec<CallCost> = calls.iter().map(|(_, cost)| *cost).collect();
@@ -30,11 +29,12 @@ fn insert_of(connection: &Connection, call: &Opened, calls: &[(bool, CallCost)],
         "INSERT INTO usage_requests (request_uid, request_id, parent_request_id, tenant_id, token_id, user_id, model,
             source, available, billed_eur, billed_usd, upstream_usd, rate, rate_source, fx_markup, cost_markup_factor,
             settled_at)
-         VALUES (?1, ?2, NULL, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
     )?;
     insert.execute(params![
         call.request_uid,
         call.request_id,
+        call.parent_request_id,
         call.tenant_id,
         call.token_id,
         call.user_id,
@@ -53,18 +53,24 @@ fn insert_of(connection: &Connection, call: &Opened, calls: &[(bool, CallCost)],
     Ok(true)
 }
 
-/// The settled calls of a request: whether each failed, and its cost.
-fn calls(connection: &Connection, request_uid: &str) -> Result<Vec<(bool, CallCost)>> {
+/// Whether a request with this call has a row: it got something, or it cost something.
+pub(crate) fn has_row(status: Status, cost: CallCost) -> bool {
+    status != Status::Failed || !cost.eur_exact.is_zero()
+}
+
+/// The settled calls of a request.
+fn calls(connection: &Connection, request_uid: &str) -> Result<Vec<(Status, CallCost)>> {
     let mut select = connection.prepare_cached(
-        "SELECT status = 'failed', source, upstream_usd, eur_exact FROM usage_calls
+        "SELECT status, source, upstream_usd, eur_exact FROM usage_calls
          WHERE request_uid = ?1 AND state = 'settled' ORDER BY call_id",
     )?;
     let read = |row: &Row<'_>| {
-        let source: String = row.get(1)?;
+        let (status, source): (String, String) = (row.get(0)?, row.get(1)?);
+        let status = Status::from_word(&status).ok_or_else(|| not_ours(0))?;
         let source = Source::from_word(&source).ok_or_else(|| not_ours(1))?;
         let upstream_usd = row.get::<_, Option<String>>(2)?.map(|text| decimal(&text, 2)).transpose()?;
         let eur_exact = decimal(&row.get::<_, String>(3)?, 3)?;
-        Ok((row.get(0)?, CallCost { source, upstream_usd, eur_exact }))
+        Ok((status, CallCost { source, upstream_usd, eur_exact }))
     };
     select.query_map([request_uid], read)?.collect()
 }
@@ -76,5 +82,5 @@ pub(super) fn decimal(text: &str, column: usize) -> Result<Decimal> {
 
 /// Text of a column that the gateway does not write.
 fn not_ours(column: usize) -> Error {
-    Error::InvalidColumnType(column, "source".to_owned(), Type::Text)
+    Error::InvalidColumnType(column, "a word".to_owned(), Type::Text)
 }

@@ -1,7 +1,7 @@
 //! The tables. A step that was released is never changed.
 
 /// Steps of the schema, oldest first.
-pub(crate) const STEPS: [&str; 2] = [FIRST, PRICED];
+pub(crate) const STEPS: [&str; 3] = [FIRST, PRICED, CALLED];
 
 const FIRST: &str = "
 CREATE TABLE usage_calls (
@@ -65,4 +65,9 @@ ALTER TABLE usage_calls ADD COLUMN rate TEXT;
 ALTER TABLE usage_calls ADD COLUMN rate_source TEXT;
 ALTER TABLE usage_calls ADD COLUMN fx_markup TEXT;
 ALTER TABLE usage_calls ADD COLUMN cost_markup_factor TEXT;
+";
+
+/// The request that caused the one of a call.
+const CALLED: &str = "
+ALTER TABLE usage_calls ADD COLUMN parent_request_id TEXT;
 ";

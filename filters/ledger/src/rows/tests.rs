@@ -31,6 +31,7 @@ fn call(request: u64, number: u64) -> Opened {
         call_id: format!("{request}-{number}"),
         request_uid: format!("uid-{request}"),
         request_id: "chosen by the caller".to_owned(),
+        parent_request_id: Some("of an agent".to_owned()),
         tenant_id: "acme".to_owned(),
         token_id: "app".to_owned(),
         user_id: None,
@@ -129,6 +130,8 @@ fn what_was_written_down_at_the_start_is_what_recovery_reads() {
     let left = left_open(&connection, &other).unwrap();
     assert_eq!((left[0].instance.as_str(), &left[0].call.terms), ("dead", &terms()));
     assert_eq!(left[0].call.target, call(1, 1).target);
+    settle_left_open(&connection, &[(&left[0].call, settled(Status::Aborted, dollars("1")))]).unwrap();
+    assert_eq!(texts(&connection, "SELECT parent_request_id FROM usage_requests"), ["of an agent"]);
 }
 
 #[test]
