@@ -38,6 +38,7 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_ledger::Book>()
         .endpoint::<dgx_gateway_discovery::Health>()
         .endpoint::<dgx_gateway_discovery::Pages>()
+        .endpoint::<dgx_gateway_ledger::Usage>()
         .endpoint::<dgx_gateway_models::ListEndpoint>()
 }
 

@@ -1,8 +1,8 @@
 //! The account of model calls: whatever happens to a request or to the process, exactly one settled row.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};
@@ -138,6 +138,8 @@ async fn faulty() -> MockUpstream {
 #[derive(Default)]
 struct Seen {
     answered: AtomicU64,
+    /// Seeds of the requests that were answered.
+    seeds: Mutex<Vec<u64>>,
     tokens: AtomicU64,
     failed: AtomicU64,
     left: AtomicU64,
@@ -174,6 +176,7 @@ async fn one(addr: std::net::SocketAddr, seed: u64, seen: Arc<Seen>) {
     match client.read_response().await {
         Ok(answer) if answer.status == 200 => {
             seen.answered.fetch_add(1, Ordering::Relaxed);
+            seen.seeds.lock().unwrap().push(seed);
             let tokens = name.strip_prefix("ok-").and_then(|tokens| tokens.parse().ok()).unwrap_or(0);
             seen.tokens.fetch_add(tokens, Ordering::Relaxed);
         }
@@ -251,4 +254,75 @@ async fn aborts_faults_and_a_kill_leave_exactly_one_settled_row_for_each_request
     assert!(booked >= told, "{booked} tokens are booked, clients were told {told}");
     let integrity: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(integrity, "ok");
+}
+
+/// A row per request: `request_id status source prompt_tokens`, and how many there are of each.
+fn rows(connection: &Connection, sql: &str) -> HashMap<String, Vec<String>> {
+    let mut rows: HashMap<String, Vec<String>> = HashMap::new();
+    let mut select = connection.prepare(sql).unwrap();
+    for row in select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap() {
+        let (id, text): (String, String) = row.unwrap();
+        rows.entry(id).or_default().push(text);
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_at_any_moment_lose_no_answered_call_that_has_a_price_and_double_none() {
+    const ROUNDS: u64 = 5;
+    let mock = faulty().await;
+    let prices = tempfile::NamedTempFile::new().unwrap();
+    let entry = json!({"backend": "first", "model": "*", "input": "1", "output": "1", "request": "0.01"});
+    std::fs::write(prices.path(), json!({"version": 1, "entries": [entry]}).to_string()).unwrap();
+    let mut setup = Setup::new().backend(backend("first", mock.addr()));
+    setup = setup.section("pricing_file", prices.path().to_str().unwrap());
+    let names =
+        (0..8).map(|tokens| format!("ok-{tokens}")).chain(["fail-0", "reset-0", "slow-0", "slow-1"].map(str::to_owned));
+    for name in names {
+        setup = setup.model(model(&name, &[("first", &name)]));
+    }
+    let mut gateway = setup.log("warn").start().await;
+    let seen = Arc::new(Seen::default());
+    for round in 0..ROUNDS {
+        let each = REQUESTS / ROUNDS;
+        let (addr, seeds) = (gateway.addr, round * each..(round + 1) * each);
+        let (running, known) = (Arc::clone(&seen), seen.answered.load(Ordering::Relaxed));
+        let clients = tokio::spawn(async move { run(addr, seeds, &running).await });
+        // somewhere between the first answers and the last ones; half of a round is answered with a call that succeeded
+        let kill_at = known + random(round + 77, each * 4 / 10);
+        until("the moment of the kill", async || seen.answered.load(Ordering::Relaxed) > kill_at).await;
+        gateway.killed_and_started_again().await;
+        clients.await.unwrap();
+        until("it listens again", async || tokio::net::TcpStream::connect(gateway.addr).await.is_ok()).await;
+    }
+    gateway.idle().await;
+    settled(&gateway).await;
+
+    let connection = database(&gateway);
+    let calls =
+        rows(&connection, "SELECT request_id, status || ' ' || source || ' ' || prompt_tokens FROM usage_calls");
+    let requests = rows(&connection, "SELECT request_id, source FROM usage_requests");
+    let doubled: Vec<&String> =
+        calls.iter().chain(&requests).filter(|(_, rows)| rows.len() != 1).map(|(id, _)| id).collect();
+    assert!(doubled.is_empty(), "{doubled:?}");
+    let answered = seen.seeds.lock().unwrap().clone();
+    assert!(answered.len() > 500, "{} answers", answered.len());
+    for seed in answered {
+        let id = format!("run-{seed}");
+        let call = calls.get(&id).unwrap_or_else(|| panic!("the call of {id} is lost"));
+        assert!(call[0].starts_with("ok computed ") || call[0].starts_with("ok estimated "), "{id}: {call:?}");
+        if random(seed, 8) <= 2 {
+            assert_eq!(call[0], format!("ok computed {}", random(seed + 1, 8)), "{id}");
+        }
+        assert!(requests.contains_key(&id), "the request of {id} is lost");
+    }
+    // what a kill left behind is priced, too, and the sums of hours are those of the rows
+    let left = count(&connection, "status = 'aborted' AND source = 'unknown'");
+    assert_eq!(left, 0);
+    let one = |sql: &str| -> i64 { connection.query_row(sql, [], |row| row.get(0)).unwrap() };
+    assert_eq!(one("SELECT sum(requests) FROM usage_hours"), one("SELECT count(*) FROM usage_requests"));
+    assert_eq!(
+        one("SELECT sum(eur_cents) FROM usage_hours"),
+        one("SELECT sum(CAST(round(billed_eur * 100) AS INTEGER)) FROM usage_requests")
+    );
 }

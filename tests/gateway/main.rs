@@ -12,6 +12,8 @@ mod audit;
 #[cfg(test)]
 mod augment;
 #[cfg(test)]
+mod billing;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod bridge;

@@ -242,6 +242,8 @@ pub struct ModelCall {
     pub local: bool,
     /// Estimated tokens of the prompt.
     pub prompt_estimate: u64,
+    /// Bytes of the request when it brings a recording, as it declares them; 0: none, or not declared.
+    pub recording_bytes: u64,
 }
 
 /// What has been received of a model's answer. Written while it passes and read at any time, because an answer may

@@ -13,6 +13,8 @@ use crate::rows::Status;
 
 /// Bytes of text that make one estimated token.
 const BYTES_PER_TOKEN: u64 = 4;
+/// Bytes of a recording that make one estimated second: 128 kbit/s, what common encoders write.
+const BYTES_PER_SECOND: u64 = 16_000;
 /// Most dollars that a backend is believed for one call; a report of more counts as none.
 const MAX_DOLLARS: u32 = 1_000_000;
 /// Most tokens that a backend is believed for one call; a report of more counts as none.
@@ -29,8 +31,10 @@ pub(crate) struct Tally {
     pub tokens_known: bool,
     /// Images in what was received.
     pub images: u64,
-    /// Seconds of audio, if they were reported.
-    pub seconds: Option<Decimal>,
+    /// Seconds of audio: as reported, else estimated from the size of a recording.
+    pub seconds: Decimal,
+    /// Whether they were reported.
+    pub seconds_known: bool,
     /// Dollars, if they were reported.
     pub cost_usd: Option<Decimal>,
 }
@@ -40,6 +44,7 @@ impl Tally {
     pub(crate) fn of(call: &ModelCall, meter: &Meter) -> Self {
         let Report { usage, cost_usd, images, seconds } = meter.reported();
         let usage = usage.filter(is_believed);
+        let seconds = seconds.filter(|seconds| (Decimal::ZERO..=MAX_SECONDS.into()).contains(seconds));
         let estimate = || Usage {
             prompt_tokens: call.prompt_estimate,
             completion_tokens: meter.text_bytes().div_ceil(BYTES_PER_TOKEN),
@@ -49,7 +54,8 @@ impl Tally {
             tokens_known: usage.is_some(),
             usage: usage.unwrap_or_else(estimate),
             images,
-            seconds: seconds.filter(|seconds| (Decimal::ZERO..=MAX_SECONDS.into()).contains(seconds)),
+            seconds_known: seconds.is_some(),
+            seconds: seconds.unwrap_or_else(|| call.recording_bytes.div_ceil(BYTES_PER_SECOND).into()),
             cost_usd: cost_usd.as_deref().and_then(reported).filter(|usd| *usd <= MAX_DOLLARS.into()),
         }
     }
@@ -57,7 +63,7 @@ impl Tally {
     /// A call of which nothing is known but its prompt.
     pub(crate) fn of_prompt(prompt_tokens: u64) -> Self {
         let usage = Usage { prompt_tokens, ..Usage::default() };
-        Self { usage, tokens_known: false, images: 0, seconds: None, cost_usd: None }
+        Self { usage, tokens_known: false, images: 0, seconds: Decimal::ZERO, seconds_known: false, cost_usd: None }
     }
 
     fn used(&self) -> Used {
@@ -67,14 +73,14 @@ impl Tally {
             written: self.usage.cache_write_tokens,
             completion: self.usage.completion_tokens,
             images: self.images,
-            seconds: self.seconds.unwrap_or_default(),
+            seconds: self.seconds,
         }
     }
 
     /// Whether everything is known that this entry has a price for.
     fn suffices(&self, entry: &Entry, complete: bool) -> bool {
         (self.tokens_known || !entry.prices.by_tokens())
-            && (self.seconds.is_some() || !entry.prices.by_seconds())
+            && (self.seconds_known || !entry.prices.by_seconds())
             && (complete || self.tokens_known || !entry.prices.by_images())
     }
 }

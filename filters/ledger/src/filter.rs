@@ -139,11 +139,15 @@ impl BookExchange {
         let row = Arc::new(Row::new(call, self.ledger.instance()));
         let opened = Arc::clone(&row);
         let work = Box::new(move |connection: &_| opened.open(connection));
-        match self.waits(may_cost) {
-            Wait::Now => to_open.write(Wait::Now, Keep::Never, work).committed().await?,
-            Wait::Later => drop(to_open.write(Wait::Later, Keep::Always, work)),
-        }
+        // before the wait: a request that ends within it is settled like every other
         self.open = Some(Open { row, may_cost, slot: to_settle });
+        match self.waits(may_cost) {
+            Wait::Later => drop(to_open.write(Wait::Later, Keep::Always, work)),
+            Wait::Now => {
+                let written = to_open.write(Wait::Now, Keep::Never, work).committed().await;
+                written.inspect_err(|_| self.open = None)?;
+            }
+        }
         Ok(())
     }
 
@@ -180,7 +184,7 @@ impl BookExchange {
             settled.cost = self.ledger.prices.cost(call.into(), &tally, status, &open.row.call.terms);
             settled.usage = tally.usage;
             settled.images = tally.images;
-            settled.seconds = tally.seconds.unwrap_or_default();
+            settled.seconds = tally.seconds;
         }
         settled
     }

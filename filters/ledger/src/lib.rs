@@ -1,6 +1,6 @@
 //! What model calls cost, and the exact account of them.
 //!
-//! Owns the keys `ledger`, `pricing_file` and `fx`, the tables `usage_calls` and `usage_requests`, and the
+//! Owns the keys `ledger`, `pricing_file` and `fx`, the tables `usage_*`, and the
 //! directories `data/sqlite/instances` and `data/fx`.
 //! A call is written as `reserved` before the upstream hears of it and settled exactly once, however the
 //! request ends: answered or failed (hook `complete`, before the last of the answer leaves), aborted (hook `finish`), or
@@ -21,6 +21,7 @@
 //! | `filter` | the filter kind |
 //! | `fx` | the exchange rate |
 //! | [`money`] | the arithmetic |
+//! | `report` | the endpoint `billing-usage` |
 //! | `row` | one call on its way into the database |
 //! | `rows` | tables and SQL |
 //! | `instance` | which processes are alive |
@@ -33,15 +34,19 @@ mod fx;
 mod instance;
 pub mod money;
 mod prices;
+mod report;
 mod row;
 mod rows;
 mod service;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waits;
 
 pub use self::config::{Checked, Durability, FxSettings, LedgerSettings, Service, Settings, Share};
 pub use self::filter::{Book, BookConfig};
 pub use self::prices::file::{CurrencyFile, Price, PriceFile, PricingFile};
+pub use self::report::Usage;
 pub use self::service::Ledger;
 
 /// A time in tables: milliseconds of UTC.

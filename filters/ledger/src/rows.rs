@@ -24,7 +24,7 @@ use dgx_gateway_store::rusqlite::{Connection, Error, Result, params};
 use rust_decimal::Decimal;
 
 pub(crate) use self::recovery::{LeftOpen, left_open, settle_left_open};
-pub(crate) use self::request::has_row;
+pub(crate) use self::request::{decimal, has_row};
 pub(crate) use self::schema::STEPS;
 use crate::millis;
 use crate::money::CallCost;

@@ -19,6 +19,7 @@ use crate::instance::Instance;
 use crate::millis;
 use crate::money::{Bill, CallCost};
 use crate::prices::PriceTable;
+use crate::report::{Reports, hours};
 use crate::rows::{self, LeftOpen, Opened, Settled, Status};
 
 /// Why the ledger cannot be used.
@@ -45,6 +46,7 @@ pub(crate) struct Lasting {
     pub store: Arc<Store>,
     pub metrics: Metrics,
     pub exchange: Arc<Exchange>,
+    pub reports: Arc<Reports>,
     instance: Instance,
     clock: Arc<dyn Clock>,
 }
@@ -80,6 +82,7 @@ impl Ledger {
     fn settle_left_open(&self, alive: &[String]) -> Result<(), LedgerError> {
         let mut connection = self.lasting.store.maintenance()?;
         let transaction = connection.transaction().map_err(StoreError::from)?;
+        hours::sum_up(&transaction).map_err(StoreError::from)?;
         let left = rows::left_open(&transaction, &self.terms(Decimal::ONE)).map_err(StoreError::from)?;
         let dead = left.iter().filter(|left| !alive.contains(&left.instance));
         let settled: Vec<_> = dead.map(|LeftOpen { call, .. }| (call, self.abandoned(call))).collect();
@@ -136,6 +139,7 @@ impl Lasting {
         env.spawn("exchange rate", fx::watch(Arc::clone(&exchange)));
         Ok(Self {
             metrics: Metrics::register(&env.metrics)?,
+            reports: Arc::new(Reports::new(Arc::clone(&store))),
             exchange,
             instance: Instance::register(&instances(env)).map_err(LedgerError::from).map_err(part)?,
             clock: Arc::clone(&env.clock),

@@ -50,13 +50,13 @@ fn terms() -> Terms {
 }
 
 /// A process with its ledger, in a directory that outlives it.
-struct Process {
+pub(crate) struct Process {
     filter: Arc<dyn Filter>,
     store: Arc<Store>,
 }
 
 impl Process {
-    fn start(dir: &TempDir, durability: Durability) -> Self {
+    pub(crate) fn start(dir: &TempDir, durability: Durability) -> Self {
         let mut env = BuildEnv::new(
             Arc::new(SystemClock),
             Ambient::default(),
@@ -71,7 +71,14 @@ impl Process {
         Self { filter, store: env.service().unwrap() }
     }
 
-    async fn begin(&self, local: bool) -> ExchangeDriver {
+    pub(crate) async fn begin(&self, local: bool) -> ExchangeDriver {
+        let mut driver = self.driver(local);
+        driver.ready(&mut Rope::new()).await.unwrap();
+        driver
+    }
+
+    /// A request before its call is opened.
+    pub(crate) fn driver(&self, local: bool) -> ExchangeDriver {
         let choice = ModelChoice {
             slug: "m-local".into(),
             alias: "m".into(),
@@ -81,9 +88,7 @@ impl Process {
             targets: Arc::default(),
         };
         let driver = ExchangeDriver::new(self.filter.begin(), Request::post("/v1/chat/completions").body(()).unwrap());
-        let mut driver = driver.with_fact(principal()).with_fact(terms()).with_fact(choice);
-        driver.ready(&mut Rope::new()).await.unwrap();
-        driver
+        driver.with_fact(principal()).with_fact(terms()).with_fact(choice)
     }
 
     /// `status source prompt completion upstream_usd` of all settled calls, and whether some are open.
@@ -105,7 +110,7 @@ impl Process {
         select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
-    async fn settled(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn settled(&self, count: usize) -> Vec<String> {
         for _ in 0..2000 {
             let (rows, open) = self.calls();
             if rows.len() >= count && open == 0 {
@@ -125,11 +130,12 @@ fn call(local: bool) -> ModelCall {
         upstream_model: "org/m".into(),
         local,
         prompt_estimate: 12,
+        recording_bytes: 0,
     }
 }
 
 /// The call reaches an upstream.
-fn made(driver: &mut ExchangeDriver, local: bool) -> Arc<Meter> {
+pub(crate) fn made(driver: &mut ExchangeDriver, local: bool) -> Arc<Meter> {
     let meter = Arc::new(Meter::default());
     driver.facts_mut().insert(call(local));
     driver.facts_mut().insert_shared(Arc::clone(&meter));
@@ -138,7 +144,7 @@ fn made(driver: &mut ExchangeDriver, local: bool) -> Arc<Meter> {
     meter
 }
 
-const ANSWERED: Outcome = Outcome::Answered { status: StatusCode::OK, code: None };
+pub(crate) const ANSWERED: Outcome = Outcome::Answered { status: StatusCode::OK, code: None };
 const REFUSED: Outcome = Outcome::Answered { status: StatusCode::BAD_GATEWAY, code: Some(ErrorCode::UpstreamError) };
 
 fn usage(prompt: u64, completion: u64) -> Report {
@@ -239,7 +245,7 @@ async fn what_a_dead_process_left_open_is_settled_at_the_next_start_and_only_tha
     assert_eq!(living.settled(3).await.len(), 3);
 }
 
-fn rusqlite_of(dir: &TempDir) -> dgx_gateway_store::rusqlite::Connection {
+pub(crate) fn rusqlite_of(dir: &TempDir) -> dgx_gateway_store::rusqlite::Connection {
     dgx_gateway_store::rusqlite::Connection::open(dir.path().join("sqlite/gateway.sqlite")).unwrap()
 }
 

@@ -8,6 +8,7 @@ use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::services::{Pricing, ShownCost};
 use dgx_gateway_wire::answer::{CostMember, Stamp, StreamKind, cost_event, plain_decimal};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rust_decimal::Decimal;
 
 const AVAILABLE: HeaderName = HeaderName::from_static("spass-cost-available");
 const EUR: HeaderName = HeaderName::from_static("spass-cost-eur");
@@ -19,6 +20,11 @@ const RATE_SOURCE: HeaderName = HeaderName::from_static("spass-cost-exchange-rat
 const LITELLM: HeaderName = HeaderName::from_static("x-litellm-response-cost");
 /// Longest amount that is believed.
 const MAX_AMOUNT: usize = 32;
+
+/// Seconds of audio from plain decimal text.
+pub(crate) fn seconds(text: &str) -> Option<Decimal> {
+    text.parse().ok()
+}
 
 /// The account of one attempt.
 #[derive(Clone)]

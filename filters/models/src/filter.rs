@@ -281,6 +281,12 @@ fn call_target(entry: &Entry) -> CallTarget {
     }
 }
 
+/// Bytes of a body, as its head declares them.
+fn declared_length(headers: &HeaderMap) -> u64 {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    length.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 /// Opens the account of an attempt, and states it for the filter that books it.
 fn open_account(service: &Models, chosen: &Chosen, entry: &Entry, cx: &mut ExchangeCx<'_>) -> Option<Account> {
     let terms = cx.facts.shared::<Terms>()?;
@@ -291,6 +297,7 @@ fn open_account(service: &Models, chosen: &Chosen, entry: &Entry, cx: &mut Excha
         upstream_model: Arc::clone(&entry.model),
         local: entry.backend.domain == Domain::Local,
         prompt_estimate: chosen.prompt_estimate(),
+        recording_bytes: if chosen.is_recording() { declared_length(&cx.head.headers) } else { 0 },
     };
     let account = Account::open(Arc::clone(service.pricing.as_ref()?), terms, call);
     cx.facts.insert_shared(Arc::clone(&account.call));

@@ -220,8 +220,13 @@ impl Relay {
     fn book(&mut self, event: &Event, chunk: &Chunk) {
         let Some(account) = &self.account else { return };
         account.meter.add_text(chunk.text_bytes);
-        if chunk.usage.is_some() || chunk.cost_usd.is_some() {
-            account.meter.report(Report { usage: self.usage, cost_usd: chunk.cost_usd.clone(), ..Report::default() });
+        if chunk.usage.is_some() || chunk.cost_usd.is_some() || chunk.images > 0 {
+            account.meter.report(Report {
+                usage: self.usage,
+                cost_usd: chunk.cost_usd.clone(),
+                images: chunk.images,
+                seconds: None,
+            });
         }
         if self.cost.is_some() && self.stamp.is_empty() {
             self.stamp = Stamp::of_chunk(&event.data);

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use dgx_gateway_filter::FilterError;
-use dgx_gateway_filter::facts::Usage;
-use dgx_gateway_wire::answer::{ChunkKind, Rules, later_usage, rewrite_chunk};
+use dgx_gateway_filter::facts::{Report, Usage};
+use dgx_gateway_wire::answer::{Chunk, ChunkKind, Rules, later_usage, rewrite_chunk};
 use dgx_gateway_wire::sse::{Event, Framer};
 use serde::Deserialize;
 
+use crate::cost::{Account, seconds};
 use crate::relay::{MAX_EVENT_BYTES, Relay, in_one_line, is_broken, unusable};
 
 /// The last event of a transcription.
@@ -72,11 +73,28 @@ pub(crate) struct Transcript {
     left: bool,
     done: bool,
     usage: Option<Usage>,
+    /// Where what is received is accounted.
+    account: Option<Account>,
 }
 
 impl Transcript {
     pub(crate) fn new(model: Arc<str>) -> Self {
-        Self { framer: Framer::new(MAX_EVENT_BYTES), model, left: false, done: false, usage: None }
+        Self { framer: Framer::new(MAX_EVENT_BYTES), model, left: false, done: false, usage: None, account: None }
+    }
+
+    /// Accounts what is received.
+    pub(crate) fn accounted(mut self, account: Option<Account>) -> Self {
+        self.account = account;
+        self
+    }
+
+    fn book(&self, chunk: &Chunk) {
+        let Some(account) = &self.account else { return };
+        account.meter.add_text(chunk.text_bytes);
+        let seconds = chunk.seconds.as_deref().and_then(seconds);
+        if chunk.usage.is_some() || seconds.is_some() {
+            account.meter.report(Report { usage: self.usage, seconds, ..Report::default() });
+        }
     }
 
     fn pass(&mut self, part: &mut Option<Bytes>, end: bool) -> Result<(), FilterError> {
@@ -111,6 +129,7 @@ impl Transcript {
         }
         let rewritten = rewrite_chunk(&event.data, &Rules { model: &self.model, client_wants_usage: true });
         self.usage = later_usage(self.usage, rewritten.chunk.usage);
+        self.book(&rewritten.chunk);
         match rewritten.chunk.kind {
             of if is_broken(event, of) => return if self.done { Ok(()) } else { Err(unusable()) },
             ChunkKind::Done => self.done = true,

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use dgx_gateway_filter::facts::Report;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::{RewrittenBody, rewrite_body, sort_results, tells_where_images_lie};
+use dgx_gateway_wire::answer::{RewrittenBody, count_images, rewrite_body, sort_results, tells_where_images_lie};
 use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::attempts::Came;
 use crate::backend::Protocol;
 use crate::chosen::Chosen;
+use crate::cost::seconds;
 use crate::daily_quota::DailyQuota;
 use crate::dialect;
 use crate::filter::ModelsExchange;
@@ -68,7 +69,7 @@ impl ModelsExchange {
             self.relay = self.serving().map(|(chosen, _)| {
                 let model = Arc::clone(&chosen.shown);
                 match chosen.is_recording() {
-                    true => Streaming::Transcript(Transcript::new(model)),
+                    true => Streaming::Transcript(Transcript::new(model).accounted(account)),
                     false => {
                         let relay = Relay::new(model, chosen.client_wants_usage, form);
                         Streaming::Text(Box::new(relay.accounted(account, cost)))
@@ -92,7 +93,7 @@ impl ModelsExchange {
         if chosen.is_recording()
             && let Some(media_type) = transcript_type(&head.headers)
         {
-            self.answer = Some(RewrittenBody { body: body.clone(), usage: None, cost_usd: None });
+            self.answer = Some(RewrittenBody { body: body.clone(), usage: None, cost_usd: None, seconds: None });
             self.media_type = Some(media_type);
             return Verdict::Relay;
         }
@@ -110,7 +111,9 @@ impl ModelsExchange {
                 }
                 if let Some(account) = &self.account {
                     let (usage, cost_usd) = (answer.usage, answer.cost_usd.clone());
-                    account.meter.report(Report { usage, cost_usd, ..Report::default() });
+                    let images = count_images(body, self.protocol == Protocol::Images);
+                    let seconds = answer.seconds.as_deref().and_then(seconds);
+                    account.meter.report(Report { usage, cost_usd, images, seconds });
                 }
                 self.answer = Some(answer);
                 Verdict::Relay

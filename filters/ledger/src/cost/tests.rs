@@ -24,6 +24,7 @@ fn call(backend: &str, model: &str, local: bool) -> ModelCall {
         upstream_model: model.into(),
         local,
         prompt_estimate: 1200,
+        recording_bytes: 0,
     }
 }
 
@@ -134,6 +135,20 @@ fn the_first_source_that_fits_counts() {
         let told = told(&call(backend, model, local), report.clone(), 0, status, "1.00");
         assert!(told.starts_with(&format!("{expected} ")), "{backend} {report:?} {status:?}: {told}, not {expected}");
     }
+}
+
+#[test]
+fn a_recording_of_unknown_length_is_estimated_by_its_size() {
+    for (bytes, expected) in
+        [(0, "estimated 0 "), (1, "estimated 0.0001 "), (16_000, "estimated 0.0001 "), (16_001, "estimated 0.0002 ")]
+    {
+        let call = ModelCall { recording_bytes: bytes, ..call("stt-1", "w", false) };
+        let told = told(&call, Report::default(), 0, Status::Ok, "1.00");
+        assert!(told.starts_with(expected), "{bytes}: {told}");
+    }
+    let known = ModelCall { recording_bytes: 1, ..call("stt-1", "w", false) };
+    let report = Report { seconds: Some("61.5".parse().unwrap()), ..Report::default() };
+    assert!(told(&known, report, 0, Status::Ok, "1.00").starts_with("computed 0.00615 "));
 }
 
 fn target(backend: &str, model: &str, local: bool) -> CallTarget {

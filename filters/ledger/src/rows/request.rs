@@ -6,6 +6,8 @@ use rust_decimal::Decimal;
 
 use super::{Opened, Settled, Status, amount};
 use crate::money::{Bill, CallCost, Source};
+use crate::report::Sum;
+use crate::report::hours::{self, Line};
 
 /// Adds the row of a request of which all calls are settled. A request that got nothing and costs nothing has none.
 /// True when there is one.
@@ -50,6 +52,14 @@ fn insert_of(connection: &Connection, call: &Opened, calls: &[(Status, CallCost)
         amount(terms.factor),
         settled_at,
     ])?;
+    let sum = Sum {
+        requests: 1,
+        eur_cents: hours::cents(bill.eur),
+        usd_cents: hours::cents(bill.usd),
+        upstream_usd: bill.upstream_usd,
+    };
+    let line = Line { at: settled_at, model: call.model.clone(), source: bill.source.as_str().to_owned(), sum };
+    hours::add(connection, &call.tenant_id, &line)?;
     Ok(true)
 }
 
@@ -76,7 +86,7 @@ fn calls(connection: &Connection, request_uid: &str) -> Result<Vec<(Status, Call
 }
 
 /// An amount of a column.
-pub(super) fn decimal(text: &str, column: usize) -> Result<Decimal> {
+pub(crate) fn decimal(text: &str, column: usize) -> Result<Decimal> {
     text.parse().map_err(|error| Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
 }
 

@@ -1,7 +1,7 @@
 //! The tables. A step that was released is never changed.
 
 /// Steps of the schema, oldest first.
-pub(crate) const STEPS: [&str; 3] = [FIRST, PRICED, CALLED];
+pub(crate) const STEPS: [&str; 4] = [FIRST, PRICED, CALLED, HOURS];
 
 const FIRST: &str = "
 CREATE TABLE usage_calls (
@@ -70,4 +70,19 @@ ALTER TABLE usage_calls ADD COLUMN cost_markup_factor TEXT;
 /// The request that caused the one of a call.
 const CALLED: &str = "
 ALTER TABLE usage_calls ADD COLUMN parent_request_id TEXT;
+";
+
+/// Sums of requests by hour, for reports. `hour` is its beginning in milliseconds of UTC.
+const HOURS: &str = "
+CREATE TABLE usage_hours (
+    tenant_id TEXT NOT NULL,
+    hour INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    source TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    eur_cents INTEGER NOT NULL,
+    usd_cents INTEGER NOT NULL,
+    upstream_usd TEXT NOT NULL,
+    PRIMARY KEY (tenant_id, hour, model, source)
+) STRICT, WITHOUT ROWID;
 ";

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::chunk::name_edit;
 use super::dialects::error_edit;
 use super::members::Members;
-use super::usage::Reported;
+use super::usage::{Reported, seconds};
 
 /// Members of which an answer has at least one that is not empty.
 const ANSWERS: [&str; 8] = ["choices", "content", "data", "embedding", "embeddings", "output", "results", "text"];
@@ -25,6 +25,8 @@ pub struct RewrittenBody {
     pub usage: Option<Usage>,
     /// What the call cost, as the upstream reports it, in US dollars as plain decimal text.
     pub cost_usd: Option<String>,
+    /// Seconds of audio, if the upstream reports them, as plain decimal text.
+    pub seconds: Option<String>,
 }
 
 /// A successful status came with something that is no answer. The upstream is to blame.
@@ -51,13 +53,15 @@ pub fn rewrite_body(body: &[u8], model: &str) -> Result<RewrittenBody, NotAnAnsw
     if ANSWERS.iter().chain([&COUNT]).all(|name| members.value(name).is_none()) {
         return Err(NotAnAnswer { status: None });
     }
-    let Reported { usage, cost_usd } = Reported::read(members.value("usage"));
+    let Reported { usage, cost_usd, seconds: reported } = Reported::read(members.value("usage"));
+    // a transcript that is told in detail says how long the recording is
+    let seconds = reported.or_else(|| members.value("duration").and_then(seconds));
     let edited = members.edited(|member| match &*member.name {
         "error" if is_response(&members) => error_edit(member),
         _ => name_edit(member, model),
     });
     let body = edited.map_or_else(|| Bytes::copy_from_slice(body), Bytes::from);
-    Ok(RewrittenBody { body, usage, cost_usd })
+    Ok(RewrittenBody { body, usage, cost_usd, seconds })
 }
 
 /// The status of the error that stands where an answer should; `None` when there is no error.

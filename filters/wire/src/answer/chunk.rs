@@ -46,6 +46,10 @@ pub struct Chunk {
     pub semantic: bool,
     /// Bytes of content, reasoning and tool-call arguments, unescaped.
     pub text_bytes: u64,
+    /// Images in it.
+    pub images: u64,
+    /// Seconds of audio, if the upstream reports them here, as plain decimal text.
+    pub seconds: Option<String>,
     /// What the call cost, as the upstream reports it, in US dollars as plain decimal text.
     pub cost_usd: Option<String>,
     /// Its place in the stream, where the events are numbered.
@@ -121,7 +125,7 @@ pub fn rewrite_chunk(data: &Bytes, rules: &Rules<'_>) -> Rewritten {
 /// What the chunk says, and whether it has choices.
 fn read(members: &Members<'_>) -> (Chunk, bool) {
     let usage = members.value("usage");
-    let Reported { usage: tokens, cost_usd } = Reported::read(usage);
+    let Reported { usage: tokens, cost_usd, seconds } = Reported::read(usage);
     let choices = members.value("choices").map(|choices| read_choices(choices).unwrap_or((1, Progress::default())));
     let (count, progress) = choices.unwrap_or_default();
     let kind = if is_error(members) {
@@ -131,7 +135,7 @@ fn read(members: &Members<'_>) -> (Chunk, bool) {
     } else {
         ChunkKind::Content
     };
-    let Progress { semantic, finished, choices: of, ended, text_bytes } = progress;
+    let Progress { semantic, finished, choices: of, ended, text_bytes, images } = progress;
     let mut chunk = Chunk {
         kind,
         usage: tokens,
@@ -141,6 +145,8 @@ fn read(members: &Members<'_>) -> (Chunk, bool) {
         ended,
         semantic,
         text_bytes,
+        images,
+        seconds,
         cost_usd,
         sequence_number: None,
     };

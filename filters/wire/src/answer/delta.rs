@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
+use serde::de::{Deserializer, IgnoredAny, Visitor};
 use serde_json::value::RawValue;
 
 /// What one chunk adds to the answer.
@@ -18,6 +18,8 @@ pub(super) struct Progress {
     pub(super) ended: Choices,
     /// Bytes of text received: content, reasoning and tool-call arguments.
     pub(super) text_bytes: u64,
+    /// Images received.
+    pub(super) images: u64,
 }
 
 /// A set of choices by their index, as bits. Those from 63 on count as one.
@@ -105,9 +107,16 @@ impl Delta<'_> {
         progress.text(longer(self.reasoning, self.reasoning_content));
         let others = [self.refusal, self.tool_calls, self.function_call, self.images, self.audio];
         progress.semantic |= others.into_iter().flatten().any(|value| !is_empty(value));
+        progress.images = progress.images.saturating_add(self.images.map_or(0, elements));
         let arguments = self.tool_calls.map_or(0, arguments_len) + self.function_call.map_or(0, function_len);
         progress.text_bytes = progress.text_bytes.saturating_add(arguments);
     }
+}
+
+/// How many elements an array has; 0 for anything else.
+pub(super) fn elements(value: &RawValue) -> u64 {
+    let all: Vec<IgnoredAny> = serde_json::from_str(value.get()).unwrap_or_default();
+    u64::try_from(all.len()).unwrap_or(u64::MAX)
 }
 
 fn longer<'a>(one: Option<&'a RawValue>, other: Option<&'a RawValue>) -> Option<&'a RawValue> {

@@ -27,6 +27,7 @@ pub(super) fn read(members: &Members<'_>, chunk: &mut Chunk) {
             adopt_usage(members.value("response"), chunk);
         }
         "response.output_item.added" => progress.semantic = starts_a_call(members.value("item")),
+        "response.output_item.done" => progress.images = u64::from(is_an_image(members.value("item"))),
         "response.image_generation_call.partial_image" => progress.semantic = true,
         kind if kind.starts_with("response.") && kind.ends_with(".delta") => progress.text(members.value("delta")),
         _ => {}
@@ -35,6 +36,7 @@ pub(super) fn read(members: &Members<'_>, chunk: &mut Chunk) {
     if chunk.kind == ChunkKind::Content {
         chunk.semantic |= progress.semantic;
         chunk.finished |= progress.finished;
+        chunk.images = chunk.images.saturating_add(progress.images);
         chunk.text_bytes = chunk.text_bytes.saturating_add(progress.text_bytes);
     }
 }
@@ -70,7 +72,7 @@ struct WithUsage<'a> {
 
 fn adopt_usage(value: Option<&RawValue>, chunk: &mut Chunk) {
     let inner: Option<WithUsage<'_>> = value.and_then(|value| serde_json::from_str(value.get()).ok());
-    let Reported { usage, cost_usd } = Reported::read(inner.and_then(|inner| inner.usage));
+    let Reported { usage, cost_usd, seconds: _ } = Reported::read(inner.and_then(|inner| inner.usage));
     chunk.usage = chunk.usage.or(usage);
     chunk.cost_usd = chunk.cost_usd.take().or(cost_usd);
 }
@@ -89,6 +91,12 @@ fn starts_a_tool(block: Option<&RawValue>) -> bool {
 fn starts_a_call(item: Option<&RawValue>) -> bool {
     let item: Option<Block<'_>> = item.and_then(|item| serde_json::from_str(item.get()).ok());
     item.and_then(|item| item.kind).is_some_and(|kind| kind.get().ends_with("_call\""))
+}
+
+/// Whether an item of a response is an image that was drawn.
+pub(super) fn is_an_image(item: Option<&RawValue>) -> bool {
+    let item: Option<Block<'_>> = item.and_then(|item| serde_json::from_str(item.get()).ok());
+    item.and_then(|item| item.kind).is_some_and(|kind| kind.get() == "\"image_generation_call\"")
 }
 
 #[derive(Deserialize)]

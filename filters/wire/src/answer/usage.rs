@@ -13,13 +13,19 @@ pub use self::decimal::plain_decimal;
 pub(super) struct Reported {
     pub(super) usage: Option<Usage>,
     pub(super) cost_usd: Option<String>,
+    /// Seconds of audio as plain decimal text.
+    pub(super) seconds: Option<String>,
 }
 
 impl Reported {
     /// Reads the object; one of another shape says nothing.
     pub(super) fn read(value: Option<&RawValue>) -> Self {
         let view: Option<View<'_>> = value.and_then(|value| serde_json::from_str(value.get()).ok());
-        view.map_or_else(Self::default, |view| Self { usage: view.usage(), cost_usd: view.cost_usd() })
+        view.map_or_else(Self::default, |view| Self {
+            usage: view.usage(),
+            cost_usd: view.cost_usd(),
+            seconds: view.seconds.and_then(seconds),
+        })
     }
 }
 
@@ -37,6 +43,7 @@ struct View<'a> {
     cache_read_input_tokens: Option<&'a RawValue>,
     cache_creation_input_tokens: Option<&'a RawValue>,
     cost: Option<&'a RawValue>,
+    seconds: Option<&'a RawValue>,
 }
 
 /// Parts of a prompt. Who counts what is written into a cache here does so under several names.
@@ -98,6 +105,12 @@ fn usage(prompt_tokens: u64, completion: Option<u64>, cached: Option<u64>, writt
         cached_tokens,
         cache_write_tokens: written.unwrap_or(0).min(prompt_tokens - cached_tokens),
     }
+}
+
+/// A length in seconds, as a number or as text.
+pub(super) fn seconds(value: &RawValue) -> Option<String> {
+    let text = value.get();
+    plain_decimal(text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text))
 }
 
 /// A count, also when it is written with a fraction of zero.
@@ -182,6 +195,22 @@ mod tests {
         ] {
             assert_eq!(counts(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn reads_seconds_of_audio_and_no_tokens_with_them() {
+        for (text, expected) in [
+            (r#"{"type":"duration","seconds":62}"#, Some("62")),
+            (r#"{"type":"duration","seconds":61.480000019073486}"#, Some("61.480000019073486")),
+            (r#"{"type":"duration","seconds":"9.5"}"#, Some("9.5")),
+            (r#"{"type":"duration","seconds":-1}"#, None),
+            (r#"{"type":"duration","seconds":null}"#, None),
+        ] {
+            let reported = read(text);
+            assert_eq!((reported.seconds.as_deref(), reported.usage), (expected, None), "{text}");
+        }
+        let both = read(r#"{"type":"tokens","input_tokens":14,"output_tokens":45,"total_tokens":59,"seconds":3}"#);
+        assert_eq!((both.seconds.as_deref(), both.usage.map(|usage| usage.prompt_tokens)), (Some("3"), Some(14)));
     }
 
     #[test]

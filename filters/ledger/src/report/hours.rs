@@ -1,0 +1,114 @@
+//! Sums of hours: kept with each request, read for reports.
+
+use dgx_gateway_store::rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+
+use super::Sum;
+use super::period::{Granularity, HOUR};
+use crate::rows::decimal;
+
+/// What requests of one model and one source cost within an hour, or some part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// A moment of that hour, in milliseconds of UTC.
+    pub at: i64,
+    pub model: String,
+    pub source: String,
+    pub sum: Sum,
+}
+
+/// Adds a request to the sum of its hour; in the transaction of its row.
+pub(crate) fn add(connection: &Connection, tenant: &str, line: &Line) -> Result<()> {
+    let hour = Granularity::Hour.begin(line.at);
+    let mut select = connection.prepare_cached(
+        "SELECT requests, eur_cents, usd_cents, upstream_usd FROM usage_hours
+         WHERE tenant_id = ?1 AND hour = ?2 AND model = ?3 AND source = ?4",
+    )?;
+    let known = select.query_row(params![tenant, hour, line.model, line.source], |row| sum(row, 0)).optional()?;
+    let mut total = known.unwrap_or_default();
+    total.add(&line.sum);
+    let mut replace = connection.prepare_cached(
+        "INSERT OR REPLACE INTO usage_hours (tenant_id, hour, model, source, requests, eur_cents, usd_cents, upstream_usd)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    replace.execute(params![
+        tenant,
+        hour,
+        line.model,
+        line.source,
+        i64::try_from(total.requests).unwrap_or(i64::MAX),
+        total.eur_cents,
+        total.usd_cents,
+        total.upstream_usd.normalize().to_string(),
+    ])?;
+    Ok(())
+}
+
+/// Sums up the requests of a version that kept no sums; once, when there are none yet.
+pub(crate) fn sum_up(connection: &Connection) -> Result<()> {
+    let has = |table: &str| {
+        let any = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+        connection.query_row(&any, [], |row| row.get::<_, bool>(0))
+    };
+    if has("usage_hours")? || !has("usage_requests")? {
+        return Ok(());
+    }
+    let mut select = connection.prepare(
+        "SELECT settled_at, model, source, billed_eur, billed_usd, upstream_usd, tenant_id FROM usage_requests",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        add(connection, &row.get::<_, String>(6)?, &request(row)?)?;
+    }
+    Ok(())
+}
+
+/// What a tenant was billed from one moment until before another, in milliseconds of UTC.
+pub(super) fn read(connection: &Connection, tenant: &str, from: i64, to: i64) -> Result<Vec<Line>> {
+    let first = Granularity::Hour.begin(from.saturating_add(HOUR - 1)); // the first whole hour
+    let last = Granularity::Hour.begin(to);
+    if first >= last {
+        return requests(connection, tenant, from, to);
+    }
+    let mut lines = requests(connection, tenant, from, first)?;
+    let mut select = connection.prepare_cached(
+        "SELECT hour, model, source, requests, eur_cents, usd_cents, upstream_usd FROM usage_hours
+         WHERE tenant_id = ?1 AND hour >= ?2 AND hour < ?3 ORDER BY hour",
+    )?;
+    let line = |row: &Row<'_>| Ok(Line { at: row.get(0)?, model: row.get(1)?, source: row.get(2)?, sum: sum(row, 3)? });
+    for found in select.query_map(params![tenant, first, last], line)? {
+        lines.push(found?);
+    }
+    lines.extend(requests(connection, tenant, last, to)?);
+    Ok(lines)
+}
+
+/// The same from the rows of requests.
+pub(super) fn requests(connection: &Connection, tenant: &str, from: i64, to: i64) -> Result<Vec<Line>> {
+    let mut select = connection.prepare_cached(
+        "SELECT settled_at, model, source, billed_eur, billed_usd, upstream_usd FROM usage_requests
+         WHERE tenant_id = ?1 AND settled_at >= ?2 AND settled_at < ?3",
+    )?;
+    select.query_map(params![tenant, from, to], request)?.collect()
+}
+
+fn request(row: &Row<'_>) -> Result<Line> {
+    let amount = |column| decimal(&row.get::<_, String>(column)?, column);
+    let sum = Sum { requests: 1, eur_cents: cents(amount(3)?), usd_cents: cents(amount(4)?), upstream_usd: amount(5)? };
+    Ok(Line { at: row.get(0)?, model: row.get(1)?, source: row.get(2)?, sum })
+}
+
+fn sum(row: &Row<'_>, at: usize) -> Result<Sum> {
+    Ok(Sum {
+        requests: u64::try_from(row.get::<_, i64>(at)?).unwrap_or_default(),
+        eur_cents: row.get(at + 1)?,
+        usd_cents: row.get(at + 2)?,
+        upstream_usd: decimal(&row.get::<_, String>(at + 3)?, at + 3)?,
+    })
+}
+
+/// Whole cents of an amount that has no others; more than any integer holds is not billed.
+pub(crate) fn cents(amount: Decimal) -> i64 {
+    amount.checked_mul(Decimal::ONE_HUNDRED).and_then(|cents| cents.to_i64()).unwrap_or(i64::MAX)
+}
