@@ -51,7 +51,12 @@ impl HealthBoard {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<Limitation> = sources.iter().flat_map(|source| source.limitations()).collect();
         all.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.reason.cmp(b.reason)));
-        all.dedup_by_key(|limitation| limitation.reason);
+        let mut told = Vec::with_capacity(all.len()); // one reason may come with several severities
+        all.retain(|limitation| {
+            let first = !told.contains(&limitation.reason);
+            told.push(limitation.reason);
+            first
+        });
         all
     }
 
@@ -60,5 +65,35 @@ impl HealthBoard {
     pub fn checked_at(&self) -> Option<std::time::SystemTime> {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.iter().filter_map(|source| source.checked_at()).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Says(&'static str, Severity);
+
+    impl HealthSource for Says {
+        fn limitations(&self) -> Vec<Limitation> {
+            vec![Limitation { reason: self.0, severity: self.1 }]
+        }
+    }
+
+    #[test]
+    fn a_reason_stands_once_with_its_worst_severity() {
+        let board = HealthBoard::default();
+        for (reason, severity) in [
+            ("storage unavailable", Severity::Impaired),
+            ("compute capacity limited", Severity::Impaired),
+            ("storage unavailable", Severity::Unready),
+            ("storage unavailable", Severity::Degraded),
+        ] {
+            board.add(Arc::new(Says(reason, severity)));
+        }
+        let told: Vec<_> =
+            board.limitations().iter().map(|limitation| (limitation.reason, limitation.severity)).collect();
+        let expected = [("storage unavailable", Severity::Unready), ("compute capacity limited", Severity::Impaired)];
+        assert_eq!(told, expected);
     }
 }

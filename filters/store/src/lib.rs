@@ -10,6 +10,7 @@
 //!
 //! When a commit fails (a full disk), work that may fail is reported as failed, and work that must not be lost stays
 //! and is tried again every [`RETRY`]; meanwhile nothing more is taken, so the queue fills and new slots are refused.
+//! Without such work a page is written every [`RETRY`] to find out when the disk takes something again.
 //!
 //! | Module | Holds |
 //! |---|---|

@@ -50,6 +50,15 @@ struct State {
     closed: bool,
 }
 
+/// Whether a first job is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// However long it takes.
+    Endless,
+    /// Not at all.
+    None,
+}
+
 impl Queue {
     pub(crate) fn new(capacity: usize) -> Self {
         Self { room: Semaphore::new(capacity), state: Mutex::default(), wake: Condvar::new() }
@@ -117,12 +126,15 @@ impl Queue {
     }
 
     /// The next group: what has come within `gather` of its first job, less if somebody waits, at most `most`. Blocks;
-    /// `None` when there will be no more.
-    pub(crate) fn group(&self, gather: Duration, most: usize) -> Option<Vec<Job>> {
+    /// `None` when there will be no more. An impatient one does not wait for a first job and may get none.
+    pub(crate) fn group(&self, patience: Patience, gather: Duration, most: usize) -> Option<Vec<Job>> {
         let mut state = self.state();
         while state.jobs.is_empty() {
             if state.closed && state.open == 0 {
                 return None;
+            }
+            if patience == Patience::None {
+                return Some(Vec::new());
             }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -168,9 +180,14 @@ mod tests {
         queue.place(NONE).await.unwrap();
         queue.put(job(Wait::Now));
         assert!(matches!(queue.place(NONE).await, Err(StoreError::Busy)), "a job keeps its place until it is done");
-        assert_eq!(queue.group(LONG, 10).unwrap().len(), 1);
+        assert_eq!(queue.group(Patience::Endless, LONG, 10).unwrap().len(), 1);
         queue.done(1);
         queue.place(NONE).await.unwrap();
+        assert_eq!(queue.group(Patience::None, LONG, 10).unwrap().len(), 0, "the impatient one gets what is there");
+        queue.leave();
+        queue.leave();
+        queue.close();
+        assert!(queue.group(Patience::None, LONG, 10).is_none());
     }
 
     #[tokio::test]
@@ -180,10 +197,10 @@ mod tests {
             queue.place(NONE).await.unwrap();
             queue.put(job(wait));
         }
-        assert_eq!(queue.group(LONG, 3).unwrap().len(), 3);
+        assert_eq!(queue.group(Patience::Endless, LONG, 3).unwrap().len(), 3);
         queue.place(NONE).await.unwrap();
         queue.put(job(Wait::Now));
-        assert_eq!(queue.group(LONG, 9).unwrap().len(), 2);
+        assert_eq!(queue.group(Patience::Endless, LONG, 9).unwrap().len(), 2);
     }
 
     #[tokio::test]
@@ -195,7 +212,9 @@ mod tests {
         assert!(matches!(queue.place(NONE).await, Err(StoreError::Closed)));
         let writer = std::thread::spawn({
             let queue = std::sync::Arc::clone(&queue);
-            move || std::iter::from_fn(|| queue.group(LONG, 9)).map(|group| group.len()).sum::<usize>()
+            move || {
+                std::iter::from_fn(|| queue.group(Patience::Endless, LONG, 9)).map(|group| group.len()).sum::<usize>()
+            }
         });
         queue.put(job(Wait::Later));
         queue.leave();

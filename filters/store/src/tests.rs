@@ -131,6 +131,78 @@ async fn a_database_that_really_has_no_page_left_is_a_full_disk() {
     assert!(bench.store.is_failing());
 }
 
+/// Waits for the state of the disk to be noticed, without any work.
+async fn until_failing_is(store: &Store, failing: bool) {
+    let noticed = tokio::time::timeout(Duration::from_secs(20), async {
+        while store.is_failing() != failing {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    noticed.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_is_back_is_noticed_without_work() {
+    let bench = Bench::new();
+    let full = Arc::new(AtomicBool::new(true));
+    let forgotten = bench.store.slot().await.unwrap().write(Wait::Now, Keep::Never, insert_if_room(1, &full));
+    assert!(forgotten.committed().await.is_err());
+    assert!(bench.store.is_failing());
+    until_failing_is(&bench.store, false).await;
+    bench.put(1, Wait::Now).await.unwrap();
+}
+
+/// A file system of its own that can be filled.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+            .arg(dir.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_and_room_on_it_ends_that() {
+    let Some(disk) = SmallDisk::mount() else {
+        println!("skipped: a small file system cannot be mounted here");
+        return;
+    };
+    let store = Store::open(&disk.0.path().join("sqlite/gateway.sqlite")).unwrap();
+    store.migrate("test", &[TABLE]).unwrap();
+    let filler = disk.0.path().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write(&mut file, &[0; 4096]).is_ok() {}
+    let mut n = 0;
+    // room that the log of the database still has may take some
+    while !store.is_failing() {
+        n += 1;
+        let many: Work = Box::new(move |connection| {
+            (0..1000)
+                .try_for_each(|m| connection.execute("INSERT INTO numbers (n) VALUES (?1)", [n * 1000 + m]).map(drop))
+        });
+        drop(store.slot().await.unwrap().write(Wait::Now, Keep::Never, many).committed().await);
+        assert!(n < 1000);
+    }
+    std::fs::remove_file(&filler).unwrap();
+    drop(file);
+    until_failing_is(&store, false).await;
+    let after = store.slot().await.unwrap().write(Wait::Now, Keep::Never, insert(999_999_999));
+    after.committed().await.unwrap();
+    drop(store);
+}
+
 #[tokio::test]
 async fn closing_writes_what_is_queued() {
     let bench = Bench::new();

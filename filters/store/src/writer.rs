@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::queue::{Job, Queue};
+use crate::queue::{Job, Patience, Queue};
 use crate::store::{Keep, StoreError};
 
 /// Longest time that work without a waiter gathers before it is committed.
@@ -87,10 +87,11 @@ impl Writer {
     }
 
     /// Fills the group; false when the queue has ended and nothing is left to write. What was kept from a commit that
-    /// failed is written before more is taken.
+    /// failed is written before more is taken. While the disk refuses, the group may stay empty.
     fn gather(&mut self) -> bool {
         if self.group.is_empty() {
-            match self.queue.group(GATHER, GROUP) {
+            let patience = if self.condition.is_failing() { Patience::None } else { Patience::Endless };
+            match self.queue.group(patience, GATHER, GROUP) {
                 Some(group) => self.group = group,
                 None => return false,
             }
@@ -98,10 +99,14 @@ impl Writer {
         true
     }
 
-    /// Commits the group and tells who waits. An error is about the commit as a whole; the group is left then.
+    /// Commits the group and tells who waits. An error is about the commit as a whole; the group is left then. An empty
+    /// group finds out whether the disk still refuses: a service that is not ready is sent nothing that would show it.
     fn commit(&mut self) -> Result<(), StoreError> {
         let Self { connection, group, .. } = self;
         let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
+        if group.is_empty() {
+            probe(&transaction)?;
+        }
         let mut together = Ok(());
         for job in group.iter_mut() {
             together = (job.work)(&transaction);
@@ -152,6 +157,12 @@ impl Writer {
         }
         self.group.retain(|job| job.keep == Keep::Always);
     }
+}
+
+/// Writes a page without changing anything.
+fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    connection.pragma_update(None, "user_version", version)
 }
 
 /// Whether an error is about the surroundings and not about the statement.
