@@ -62,6 +62,8 @@ pub struct Registry {
     pub dialects: Vec<(&'static str, Arc<dyn ErrorRenderer>)>,
     /// Built-in routes, in the form of the configuration file.
     pub routes: &'static str,
+    /// The route of the metrics on the public listener, for operators that want it there.
+    pub metrics_route: &'static str,
 }
 
 impl Registry {
@@ -75,6 +77,7 @@ impl Registry {
             renderer,
             dialects: Vec::new(),
             routes,
+            metrics_route: "[]",
         }
     }
 
@@ -106,6 +109,13 @@ impl Registry {
     #[must_use]
     pub fn endpoint<E: EndpointKind>(mut self) -> Self {
         self.endpoints.push(EndpointEntry { name: E::NAME, build: E::build });
+        self
+    }
+
+    /// Sets the route of the metrics on the public listener.
+    #[must_use]
+    pub fn metrics_route(mut self, route: &'static str) -> Self {
+        self.metrics_route = route;
         self
     }
 

@@ -12,6 +12,7 @@
 
 mod admit;
 mod attempt;
+mod away;
 mod body;
 mod bridge;
 mod client_ip;
@@ -327,6 +328,9 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
+        if end {
+            ctx.away.end();
+        }
         ctx.attempt.decode(part, end);
         let Stage::Held(judged) = &mut ctx.attempt.stage else { return Ok(None) };
         let piece = part.take().unwrap_or_default();
@@ -505,5 +509,7 @@ impl ProxyHttp for Gateway {
         ctx.chain.finish(&outcome, Some(traffic));
         ctx.body = Rope::new();
         self.metrics.finished(session, ctx.chain.request(), ctx.chain.facts(), &outcome, error);
+        let away = ctx.away.total();
+        self.metrics.took(ctx.route.as_deref(), ctx.chain.request(), away);
     }
 }

@@ -8,6 +8,7 @@ use dgx_gateway_filter::BuildEnv;
 use dgx_gateway_identity::Tokens;
 use dgx_gateway_wire::errors::envelope::{Anthropic, OpenAi};
 
+use crate::admin::MetricsPage;
 use crate::plugins::Registry;
 
 /// Endpoint kind that the admin listener serves as well.
@@ -18,6 +19,8 @@ pub const ADMIN_PAGES: &str = "health";
 pub fn registry() -> Registry {
     Registry::new(Arc::new(OpenAi), include_str!("../conf/routes.yaml"))
         .dialect("messages", Arc::new(Anthropic))
+        .metrics_route("[{path: /metrics, methods: [GET], filters: [limits-public], endpoint: metrics}]")
+        .endpoint::<MetricsPage>()
         .service::<dgx_gateway_audit::Service>() // whom others tell what happened, so before all
         .service::<dgx_gateway_limits::Service>() // slows down who guesses secrets, so before identity
         .service::<dgx_gateway_identity::Service>()

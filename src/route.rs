@@ -1,11 +1,12 @@
 //! Matching a request head to a route: once per request, on the parsed path. Pure.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::{BodyNeed, Filter};
 use http::{HeaderName, Method};
+use prometheus::Histogram;
 
 use dgx_gateway_filter::upstream::Upstream;
 
@@ -59,6 +60,8 @@ pub struct Route {
     pub dialect: Option<Arc<dyn ErrorRenderer>>,
     /// Where it ends.
     pub end: End,
+    /// Its series of the time that the gateway itself takes, once there is one.
+    pub overhead: OnceLock<Histogram>,
 }
 
 impl Route {
@@ -251,6 +254,7 @@ mod tests {
                 max_body_bytes: None,
                 dialect: None,
                 end: End::Planned,
+                overhead: OnceLock::new(),
             };
             let aliases: Vec<String> = aliases.iter().map(|alias| (*alias).to_owned()).collect();
             table.add(path, &aliases, &Arc::new(route)).unwrap();
@@ -315,6 +319,7 @@ mod tests {
                 max_body_bytes: None,
                 dialect: dialect.cloned(),
                 end: End::Planned,
+                overhead: OnceLock::new(),
             };
             table.add(path, &[], &Arc::new(route)).unwrap();
         }

@@ -5,6 +5,7 @@ mod lines;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dgx_gateway_filter::exchange::RequestInfo;
 use dgx_gateway_filter::facts::{ClientIp, Principal, Subject};
@@ -18,10 +19,15 @@ use self::json::JsonLines;
 use self::lines::{Lines, MakeLine};
 use crate::config::{LogFormat, LogSettings};
 use crate::proxy::final_head;
+use crate::route::Route;
 
 /// Buckets of request durations in seconds: from a refused request to a long stream.
 const DURATION_BUCKETS: [f64; 14] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
+
+/// Buckets of the gateway's own time in seconds: from a refused request to one that waited in a queue.
+const OVERHEAD_BUCKETS: [f64; 14] =
+    [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 30.0];
 
 /// The engine's own messages repeat ours without the request id; its warnings stay. The errors of its proxy are about
 /// clients that leave inside a head, and anybody can make as many of them as he likes.
@@ -65,6 +71,7 @@ pub struct CoreMetrics {
     durations: HistogramVec,
     errors: IntCounterVec,
     aborted: IntCounterVec,
+    overhead: HistogramVec,
     in_flight: [IntGauge; SURFACES.len()],
 }
 
@@ -101,12 +108,21 @@ impl CoreMetrics {
             )?,
             errors: counter("dgx_gateway_errors_total", "Error answers by code.", &["code"])?,
             aborted: counter("dgx_gateway_streams_aborted_total", "Answers that broke off.", &["by"])?,
+            overhead: HistogramVec::new(
+                HistogramOpts::new(
+                    "dgx_gateway_overhead_seconds",
+                    "Time that the gateway itself took: without upstreams and without reading the body.",
+                )
+                .buckets(OVERHEAD_BUCKETS.to_vec()),
+                &["route"],
+            )?,
             in_flight: SURFACES.map(|surface| in_flight.with_label_values(&[surface])),
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.aborted.clone()))?;
+        registry.register(Box::new(metrics.overhead.clone()))?;
         registry.register(Box::new(in_flight))?;
         Ok(Arc::new(metrics))
     }
@@ -126,6 +142,16 @@ impl CoreMetrics {
     #[must_use]
     pub fn running(&self) -> i64 {
         self.in_flight.iter().map(IntGauge::get).sum()
+    }
+
+    /// How much of a request's time was the gateway's own; `away` was not.
+    pub(crate) fn took(&self, route: Option<&Route>, request: &RequestInfo, away: Duration) {
+        let own = request.started.elapsed().saturating_sub(away).as_secs_f64();
+        let series = || self.overhead.with_label_values(&[&request.route]);
+        match route {
+            Some(route) => route.overhead.get_or_init(series).observe(own),
+            None => series().observe(own),
+        }
     }
 
     /// A request has ended.

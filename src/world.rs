@@ -1,7 +1,7 @@
 //! The world: everything a request needs, built from one configuration. A request keeps the world it began with.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dgx_gateway_filter::render::ErrorRenderer;
@@ -108,10 +108,14 @@ struct RoutePlan {
 
 /// Routes of the file first; a built-in one gives way to one of the file with the same path and a common method.
 fn plan_routes(config: &Config, registry: &Registry, problems: &mut Vec<Problem>) -> Vec<RoutePlan> {
-    let built_in = parse_routes(registry.routes).unwrap_or_else(|found| {
-        problems.extend(found);
-        Vec::new()
-    });
+    let mut built_in = Vec::new();
+    let further = config.server.metrics_on_public.then_some(registry.metrics_route);
+    for routes in [registry.routes].into_iter().chain(further) {
+        match parse_routes(routes) {
+            Ok(routes) => built_in.extend(routes),
+            Err(found) => problems.extend(found),
+        }
+    }
     let replaced = |built_in: &RouteSpec| {
         config
             .routes
@@ -209,6 +213,7 @@ fn build_routes(
             max_body_bytes: spec.max_body_bytes.or(spec.upload.then_some(config.server.max_upload_bytes)),
             dialect,
             end,
+            overhead: OnceLock::new(),
         });
         table.add(&spec.path, &spec.aliases, &route).map_err(|error| {
             WorldError::Config(vec![Problem::at(format!("routes[{}]", spec.path), error.to_string())])

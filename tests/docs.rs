@@ -156,8 +156,8 @@ fn links_between_documents_lead_to_files() {
     }
 }
 
-#[test]
-fn every_metric_and_environment_variable_is_documented() {
+/// Names of metrics and environment variables in the code.
+fn names_in_code() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut folders = vec![root().join("src"), root().join("filters")];
     while let Some(folder) = folders.pop() {
@@ -170,16 +170,36 @@ fn every_metric_and_environment_variable_is_documented() {
         }
     }
     assert!(names.len() > 15, "{names:?}");
+    names
+}
+
+#[test]
+fn every_metric_and_environment_variable_is_documented() {
+    let names = names_in_code();
     let guide = read(root().join("docs/OPERATIONS.md"));
     let missing: Vec<&String> = names.iter().filter(|name| !guide.contains(&format!("`{name}`"))).collect();
     assert!(missing.is_empty(), "not in docs/OPERATIONS.md: {missing:?}");
 }
 
+#[test]
+fn every_metric_of_the_guide_is_in_the_code() {
+    let names = names_in_code();
+    let guide = read(root().join("docs/OPERATIONS.md"));
+    let cells = guide.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let documented: Vec<&str> = cells.flat_map(|cell| cell.split('`')).filter(|word| is_metric(word)).collect();
+    assert!(documented.len() > 20, "{documented:?}");
+    let unknown: Vec<&&str> = documented.iter().filter(|name| !names.contains(**name)).collect();
+    assert!(unknown.is_empty(), "not in the code: {unknown:?}");
+}
+
+fn is_metric(word: &str) -> bool {
+    let rest = word.strip_prefix("dgx_gateway_").or_else(|| word.strip_prefix("gen_ai_"));
+    rest.is_some_and(|rest| rest.contains('_') && rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+}
+
 /// A metric of ours, or an environment variable of ours.
 fn is_public_name(word: &str) -> bool {
-    let metric = word
-        .strip_prefix("dgx_gateway_")
-        .is_some_and(|rest| rest.contains('_') && rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+    let metric = is_metric(word);
     let variable = word.strip_prefix("DGX_GATEWAY_").is_some_and(|rest| !rest.is_empty() && is_upper(rest));
     metric || variable || ["MAX_BODY_BYTES", "HTTP_TOTAL_TIMEOUT_SECS", "RUST_API_BEARER"].contains(&word)
 }

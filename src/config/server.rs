@@ -47,6 +47,9 @@ pub struct ServerFile {
     /// for failed logins, public pages, `cidrs` and the log. A network that holds clients lets them choose their
     /// address.
     pub trusted_proxies: Vec<String>,
+    /// Whether `/metrics` is served on the public listener, too. Default false: there it is 404, because it names tenants
+    /// and backends. Like all public pages it is limited per client.
+    pub metrics_on_public: bool,
     /// Which web pages may call the gateway from a browser.
     pub cors: CorsFile,
 }
@@ -97,6 +100,8 @@ pub struct Server {
     pub threads: usize,
     /// Networks of proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// Whether the metrics are a public page, too.
+    pub metrics_on_public: bool,
     /// Origins whose pages may call from a browser.
     pub allowed_origins: AllowedOrigins,
 }
@@ -157,6 +162,7 @@ impl Server {
             drain: Duration::from_secs(drain as u64),
             threads,
             trusted_proxies,
+            metrics_on_public: file.metrics_on_public,
             allowed_origins,
         }
     }

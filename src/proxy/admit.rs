@@ -77,11 +77,13 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
     ctx.chain.shared.cx(head).refuse_declared_too_large()?;
     ctx.switching = route.fixed().is_some_and(|fixed| fixed.websocket) && upgrade::asked(session.req_header())?;
     let mut beginning = None;
+    ctx.away.begin();
     match route.need {
         BodyNeed::Whole => read_body(session, ctx).await?,
         BodyNeed::Start => beginning = Some(read_start(session, ctx).await?),
         BodyNeed::None | BodyNeed::Chunks => {}
     }
+    ctx.away.end();
     if let Some(reply) = ready_filters(session, ctx).await? {
         bridge::respond(session, ctx, *reply).await?;
         return Ok(Admitted::Answered);

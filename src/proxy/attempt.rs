@@ -134,6 +134,7 @@ impl RequestCtx {
     ) -> Result<Option<Arc<Upstream>>, FilterError> {
         let Some(route) = self.route.clone() else { return Ok(None) };
         let Some(upstream) = self.chain.shared.plan.targets.get(self.attempt.index).cloned() else { return Ok(None) };
+        self.away.begin();
         let total = self.world.server.total_timeout;
         let mut request = AttemptRequest {
             index: self.attempt.index,

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora::proxy::Session;
 
 use super::attempt::Attempt;
+use super::away::Away;
 use super::body::Held;
 use super::client_ip::client_ip;
 use super::cors;
@@ -141,6 +142,8 @@ pub struct RequestCtx {
     /// Bytes of a body that streams through.
     pub(super) streamed: usize,
     pub(super) attempt: Attempt,
+    /// Time that is not the gateway's own.
+    pub(super) away: Away,
     pub(super) replay: Option<ReplayHandle>,
     /// The client asks to switch its connection to WebSocket, and the route allows it.
     pub(super) switching: bool,
@@ -179,6 +182,7 @@ impl RequestCtx {
             spools,
             streamed: 0,
             attempt: Attempt::default(),
+            away: Away::default(),
             replay: None,
             switching: false,
             failure: None,

@@ -56,6 +56,8 @@ mod limits;
 #[cfg(test)]
 mod malformed;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod models_context;
 #[cfg(test)]
 mod models_plain;

@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::attempts::{Came, word};
+use crate::measured::Measures;
 use crate::service::Models;
 
 /// Counters and gauges of model calls.
@@ -14,6 +15,8 @@ use crate::service::Models;
 pub(crate) struct Metrics {
     attempts: IntCounterVec,
     fallbacks: IntCounterVec,
+    /// Those with the names of the conventions.
+    pub(crate) calls: Arc<Measures>,
 }
 
 impl Metrics {
@@ -30,6 +33,7 @@ impl Metrics {
                 ),
                 &["model", "backend"],
             )?,
+            calls: Arc::new(Measures::register(registry)?),
         };
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.fallbacks.clone()))?;

@@ -25,6 +25,7 @@ use crate::chosen::Chosen;
 use crate::cost::Account;
 use crate::count::CountFilter;
 use crate::dialect;
+use crate::measured::Measured;
 use crate::service::Models;
 use crate::sound::Sound;
 use crate::streaming;
@@ -111,6 +112,7 @@ impl Filter for ModelsFilter {
             relay: None,
             media_type: None,
             sound: None,
+            measured: None,
         })
     }
 }
@@ -134,6 +136,7 @@ pub(crate) struct ModelsExchange {
     /// What a transcript is, if it is no JSON.
     pub(crate) media_type: Option<HeaderValue>,
     pub(crate) sound: Option<Sound>,
+    pub(crate) measured: Option<Measured>,
 }
 
 #[async_trait]
@@ -170,6 +173,9 @@ impl Exchange for ModelsExchange {
         self.current = attempt.index;
         self.told = false;
         self.running = Some(entry.backend.enter());
+        let (measures, now) = (&self.service.metrics.calls, self.service.clock.now());
+        let begun = Measured::begin(measures, self.protocol, &entry.backend.label, &chosen.slug, &entry.alias, now);
+        self.measured = Some(begun);
         self.answer = None;
         self.relay = None;
         self.media_type = None;
@@ -260,16 +266,31 @@ impl Exchange for ModelsExchange {
             if end && let Some(usage) = relay.usage() {
                 cx.facts.insert::<Usage>(usage);
             }
+            if let Some(measured) = &mut self.measured
+                && part.as_ref().is_some_and(|part| !part.is_empty())
+            {
+                measured.chunk(&self.service.metrics.calls, self.service.clock.now());
+            }
         } else if let Some(sound) = &mut self.sound {
             sound.pass(part.as_ref());
         } else if let Some(answer) = self.answer.take() {
             *part = Some(answer.body);
         }
+        if (end || cx.ending.is_some())
+            && let Some(measured) = &mut self.measured
+        {
+            measured.complete(self.service.clock.now());
+        }
         Ok(())
     }
 
-    fn finish(&mut self, _outcome: &Outcome, _cx: &FinishCx<'_>) {
+    fn finish(&mut self, outcome: &Outcome, cx: &FinishCx<'_>) {
         self.running = None;
+        if let Some(measured) = self.measured.take() {
+            let usage = self.account.as_ref().and_then(|account| account.meter.reported().usage);
+            let usage = usage.or_else(|| cx.facts.get().copied());
+            measured.finish(&self.service.metrics.calls, outcome, usage, self.service.clock.now());
+        }
     }
 }
 

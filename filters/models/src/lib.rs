@@ -30,6 +30,7 @@ mod hidden;
 mod info;
 mod judge;
 mod max_tokens;
+mod measured;
 mod recording;
 mod relay;
 mod service;

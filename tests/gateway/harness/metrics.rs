@@ -19,6 +19,11 @@ impl Metrics {
         Self(response.text())
     }
 
+    /// The page.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The sum over all series of a name, of which there must be one: a gauge that is gone is not 0.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         let series =
