@@ -259,6 +259,9 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, task: Ht
 }
 
 fn chunk(session: &Session, ctx: &mut RequestCtx, part: &mut Option<Bytes>, end: bool) -> Result<(), Stop> {
+    if end {
+        ctx.away.end();
+    }
     let shown = ctx.response_chunk(session.req_header(), part, end);
     shown.map_err(|error| {
         ctx.attempt.stage = Stage::Relaying;
