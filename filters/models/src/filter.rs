@@ -13,7 +13,7 @@ use dgx_gateway_filter::{
 };
 use dgx_gateway_wire::answer::RewrittenBody;
 use dgx_gateway_wire::answer::StreamKind;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -230,9 +230,9 @@ impl Exchange for ModelsExchange {
             }
             streaming::headers()
         } else if let Some(sound) = &self.sound {
-            HeaderMap::from_iter([(header::CONTENT_TYPE, sound.content_type.clone())])
+            streaming::headers_of(sound.content_type.clone())
         } else {
-            HeaderMap::from_iter([(header::CONTENT_TYPE, self.media_type.clone().unwrap_or(JSON))])
+            streaming::headers_of(self.media_type.clone().unwrap_or(JSON))
         };
         if let (None, Some(account)) = (&self.relay, &self.account) {
             account.tell(&mut headers);

