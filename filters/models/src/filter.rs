@@ -13,7 +13,7 @@ use dgx_gateway_filter::{
 };
 use dgx_gateway_wire::answer::RewrittenBody;
 use dgx_gateway_wire::answer::StreamKind;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
