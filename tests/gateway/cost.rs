@@ -163,6 +163,44 @@ async fn costs_are_counted_by_tenant_model_and_source() {
 }
 
 #[tokio::test]
+async fn images_of_a_chat_answer_are_priced_and_written_down() {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", "application/json".parse().unwrap());
+    let body = r#"{"id":"c","object":"chat.completion","created":1,"model":"x","choices":[{"index":0,"message":{"role":"assistant","content":"","images":[{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}},{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}]},"finish_reason":"stop"}],"usage":{"prompt_tokens":40,"completion_tokens":1290}}"#;
+    let drawn = Behaviour::Status { status: StatusCode::OK, headers, body: body.into() };
+    let mock = MockUpstream::start(Script::always(drawn).with_looks_apart()).await.unwrap();
+    let entry = json!({"backend": "*", "model": "*", "input": "0.30", "output": "2.50", "image": "0.039"});
+    let (setup, _file) = priced(setup(mock.addr(), "cloud"), json!([entry]));
+    let gateway = setup.start().await;
+    let answer = gateway.chat(request(false, false)).await;
+    assert_eq!(told(answer.is_ok())[1..4], [Some("computed"), Some("0.08"), Some("0.09")]);
+    // 0.081237 dollars of two images and their tokens
+    let line = || {
+        let log = std::fs::read_to_string(gateway.data("audit/audit.jsonl")).unwrap_or_default();
+        log.lines().find(|line| line.contains("\"type\":\"cost\"")).map(str::to_owned)
+    };
+    until("the cost is written down", async || line().is_some()).await;
+    let record: Value = serde_json::from_str(&line().unwrap()).unwrap();
+    for (member, value) in [
+        ("model", json!("m")),
+        ("resolved_model", json!("m")),
+        ("calls", json!(1)),
+        ("prompt_tokens", json!(40)),
+        ("completion_tokens", json!(1290)),
+        ("source", json!("computed")),
+        ("available", json!(true)),
+        ("billed_eur", json!("0.08")),
+        ("billed_usd", json!("0.09")),
+        ("upstream_usd", json!("0.081237")),
+        ("exchange_rate", json!("0.8546")),
+        ("exchange_rate_source", json!("ecb-2026-05-15")),
+        ("status", json!("ok")),
+    ] {
+        assert_eq!(record[member], value, "{member}: {record}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_tells_no_cost() {
     let mock = MockUpstream::start(Script::always(Behaviour::status(StatusCode::BAD_REQUEST)).with_looks_apart()).await;
     let mock = mock.unwrap();

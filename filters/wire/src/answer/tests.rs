@@ -304,3 +304,56 @@ fn usage_without_choices_is_hidden_whatever_stands_in_their_place() {
         assert_eq!(rewritten.chunk.usage.map(|usage| usage.prompt_tokens), Some(3), "{choices}");
     }
 }
+
+/// What the reports of a stream come to: they repeat what came before, so they are not added up.
+#[test]
+fn reports_of_a_stream_are_cumulative_whoever_sends_them() {
+    let anthropic = [
+        r#"{"type":"message_start","message":{"id":"m","usage":{"input_tokens":10,"cache_read_input_tokens":100,"cache_creation_input_tokens":7,"output_tokens":1}}}"#,
+        r#"{"type":"message_delta","delta":{},"usage":{"output_tokens":5}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":15}}"#,
+    ];
+    let anthropic_repeated = [
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":10,"cache_read_input_tokens":0,"cache_creation_input_tokens":2051,"output_tokens":3}}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":10,"cache_read_input_tokens":0,"cache_creation_input_tokens":2051,"output_tokens":503}}"#,
+    ];
+    let vllm_continuous = [
+        r#"{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":{"prompt_tokens":12,"completion_tokens":1}}"#,
+        r#"{"choices":[{"index":0,"delta":{"content":"b"}}],"usage":{"prompt_tokens":12,"completion_tokens":2}}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":8}}}"#,
+    ];
+    let openrouter_twice = [
+        r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":4,"cost":0.5}}"#,
+        r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"cost":0.5}}"#,
+    ];
+    let responses = [
+        r#"{"type":"response.created","response":{"id":"r","usage":null}}"#,
+        r#"{"type":"response.completed","response":{"usage":{"input_tokens":75,"input_tokens_details":{"cached_tokens":64},"output_tokens":1186,"output_tokens_details":{"reasoning_tokens":1024}}}}"#,
+    ];
+    for (stream, expected) in [
+        (&anthropic[..], [117, 15, 100, 7]),
+        (&anthropic_repeated, [2061, 503, 0, 2051]),
+        (&vllm_continuous, [12, 2, 8, 0]),
+        (&openrouter_twice, [9, 4, 0, 0]),
+        (&responses, [75, 1186, 64, 0]),
+    ] {
+        let chunks = stream.iter().map(|data| rewrite_chunk(&Bytes::from_static(data.as_bytes()), &SILENT).chunk);
+        let usage = chunks.fold(None, |known, chunk| later_usage(known, chunk.usage)).unwrap();
+        let found = [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cache_write_tokens];
+        assert_eq!(found, expected, "{stream:?}");
+    }
+}
+
+#[test]
+fn images_and_seconds_are_told_where_a_stream_has_them() {
+    for (data, images, seconds) in [
+        (r#"{"choices":[{"index":0,"delta":{"images":[{"type":"image_url"},{"type":"image_url"}]}}]}"#, 2, None),
+        (r#"{"choices":[{"index":0,"delta":{"content":"a","images":[]}}]}"#, 0, None),
+        (r#"{"type":"response.output_item.done","item":{"type":"image_generation_call","result":"a"}}"#, 1, None),
+        (r#"{"type":"response.output_item.done","item":{"type":"message"}}"#, 0, None),
+        (r#"{"type":"transcript.text.done","text":"a","usage":{"type":"duration","seconds":61.5}}"#, 0, Some("61.5")),
+    ] {
+        let chunk = rewrite_chunk(&Bytes::from_static(data.as_bytes()), &SILENT).chunk;
+        assert_eq!((chunk.images, chunk.seconds.as_deref()), (images, seconds), "{data}");
+    }
+}
