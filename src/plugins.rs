@@ -5,14 +5,16 @@
 use std::sync::Arc;
 
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::filter::CrossCheck;
 use dgx_gateway_filter::render::ErrorRenderer;
+use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::yaml;
 use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind, Filter, FilterKind, Problem, ServiceKind};
 use serde_yaml::{Mapping, Value};
 
 type BuildService = Box<dyn FnOnce(&mut BuildEnv) -> Result<(), BuildError>>;
 type BuildFilter = Box<dyn FnOnce(&BuildEnv) -> Result<Arc<dyn Filter>, BuildError>>;
-type CheckService = fn(&Mapping, &Ambient) -> Result<BuildService, Vec<Problem>>;
+type CheckService = fn(&Mapping, &Ambient, &mut Views) -> Result<BuildService, Vec<Problem>>;
 type CheckFilter = fn(Value) -> Result<BuildFilter, Vec<Problem>>;
 type BuildEndpoint = fn(&BuildEnv) -> Result<axum::Router, BuildError>;
 
@@ -22,7 +24,7 @@ pub struct ServiceEntry {
     pub name: &'static str,
     /// Its top-level keys.
     pub keys: &'static [&'static str],
-    /// Checks its section of the file.
+    /// Checks its section of the file, and offers what it read to cross checks.
     pub check: CheckService,
     /// JSON Schema of its section.
     pub schema: fn() -> schemars::Schema,
@@ -52,6 +54,8 @@ pub struct EndpointEntry {
 pub struct Registry {
     /// Services, in the order in which they are built.
     pub services: Vec<ServiceEntry>,
+    /// Checks over what several services have read.
+    pub cross_checks: Vec<CrossCheck>,
     /// Filter kinds.
     pub filters: Vec<FilterKindEntry>,
     /// Endpoint kinds.
@@ -72,6 +76,7 @@ impl Registry {
     pub fn new(renderer: Arc<dyn ErrorRenderer>, routes: &'static str) -> Self {
         Self {
             services: Vec::new(),
+            cross_checks: Vec::new(),
             filters: Vec::new(),
             endpoints: Vec::new(),
             renderer,
@@ -90,6 +95,13 @@ impl Registry {
             check: check_service::<S>,
             schema: || schemars::schema_for!(S::Settings),
         });
+        self
+    }
+
+    /// Adds a check over what several services have read.
+    #[must_use]
+    pub fn cross_check(mut self, check: CrossCheck) -> Self {
+        self.cross_checks.push(check);
         self
     }
 
@@ -139,7 +151,11 @@ impl Registry {
     }
 }
 
-fn check_service<S: ServiceKind>(sections: &Mapping, ambient: &Ambient) -> Result<BuildService, Vec<Problem>> {
+fn check_service<S: ServiceKind>(
+    sections: &Mapping,
+    ambient: &Ambient,
+    views: &mut Views,
+) -> Result<BuildService, Vec<Problem>> {
     let own: Mapping = sections
         .iter()
         .filter(|(key, _)| key.as_str().is_some_and(|key| S::KEYS.contains(&key)))
@@ -147,6 +163,7 @@ fn check_service<S: ServiceKind>(sections: &Mapping, ambient: &Ambient) -> Resul
         .collect();
     let settings = if own.is_empty() { S::Settings::default() } else { parse(Value::Mapping(own))? };
     let checked = S::check(settings, ambient)?;
+    S::view(&checked, views);
     Ok(Box::new(move |env| S::build(checked, env)))
 }
 

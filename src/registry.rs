@@ -26,8 +26,10 @@ pub fn registry() -> Registry {
         .service::<dgx_gateway_identity::Service>()
         .service::<dgx_gateway_store::Service>() // state: before all that keep some
         .service::<dgx_gateway_ledger::Service>() // knows what calls cost: before models
+        .service::<dgx_gateway_limits::BudgetService>() // begins with what the ledger knows
         .service::<dgx_gateway_demo::Service>() // offers itself to models
         .service::<dgx_gateway_models::Service>()
+        .cross_check(dgx_gateway_limits::unpriced_budgets)
         .filter::<dgx_gateway_identity::Authenticate>()
         .filter::<dgx_gateway_identity::Access>()
         .filter::<dgx_gateway_limits::Requests>()
@@ -38,6 +40,7 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_models::Route>()
         .filter::<dgx_gateway_guard::Content>()
         .filter::<dgx_gateway_limits::Tokens>()
+        .filter::<dgx_gateway_limits::Budgets>()
         .filter::<dgx_gateway_ledger::Book>()
         .endpoint::<dgx_gateway_discovery::Health>()
         .endpoint::<dgx_gateway_discovery::Pages>()

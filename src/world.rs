@@ -7,6 +7,7 @@ use std::time::Duration;
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::services::RequestObserver;
 use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
+use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BodyNeed, BuildEnv, BuildError, Problem};
 
 use crate::config::{Config, FilterEntry, FixedEnd, RouteEnd, RouteSpec, Server, parse_routes};
@@ -55,13 +56,7 @@ impl World {
     /// The configuration is wrong, or the surroundings do not allow it.
     pub fn build(config: &Config, registry: &Registry, env: &mut BuildEnv) -> Result<Self, WorldError> {
         let mut problems = Vec::new();
-        let mut builders = Vec::new();
-        for service in &registry.services {
-            match (service.check)(&config.sections, &env.ambient) {
-                Ok(build) => builders.push((service.name, build)),
-                Err(found) => problems.extend(found),
-            }
-        }
+        let builders = check_services(config, registry, env, &mut problems);
         let plans = plan_routes(config, registry, &mut problems);
         if !problems.is_empty() {
             return Err(WorldError::Config(located(problems, config)));
@@ -82,14 +77,30 @@ impl World {
     /// Every problem.
     pub fn check(config: &Config, registry: &Registry, env: &BuildEnv) -> Result<(), Vec<Problem>> {
         let mut problems = Vec::new();
-        for service in &registry.services {
-            if let Err(found) = (service.check)(&config.sections, &env.ambient) {
-                problems.extend(found);
-            }
-        }
+        check_services(config, registry, env, &mut problems);
         plan_routes(config, registry, &mut problems);
         if problems.is_empty() { Ok(()) } else { Err(located(problems, config)) }
     }
+}
+
+/// Checks each service, and then what only several of them together can tell.
+fn check_services(
+    config: &Config,
+    registry: &Registry,
+    env: &BuildEnv,
+    problems: &mut Vec<Problem>,
+) -> Vec<(&'static str, BuildService)> {
+    let mut views = Views::default();
+    let mut builders = Vec::new();
+    for service in &registry.services {
+        match (service.check)(&config.sections, &env.ambient, &mut views) {
+            Ok(build) => builders.push((service.name, build)),
+            Err(found) => problems.extend(found),
+        }
+    }
+    let now = env.clock.wall();
+    problems.extend(registry.cross_checks.iter().flat_map(|check| check(&views, now)));
+    builders
 }
 
 fn located(problems: Vec<Problem>, config: &Config) -> Vec<Problem> {
@@ -99,6 +110,7 @@ fn located(problems: Vec<Problem>, config: &Config) -> Vec<Problem> {
     }
 }
 
+type BuildService = Box<dyn FnOnce(&mut BuildEnv) -> Result<(), BuildError>>;
 type BuildFilter = Box<dyn FnOnce(&BuildEnv) -> Result<Arc<dyn dgx_gateway_filter::Filter>, BuildError>>;
 
 struct RoutePlan {

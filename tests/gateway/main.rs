@@ -18,6 +18,8 @@ mod bodies;
 #[cfg(test)]
 mod bridge;
 #[cfg(test)]
+mod budgets;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod codings;
@@ -77,6 +79,8 @@ mod replay;
 mod secrets;
 #[cfg(test)]
 mod settled;
+#[cfg(test)]
+mod shared_budgets;
 #[cfg(test)]
 mod shared_limits;
 #[cfg(test)]

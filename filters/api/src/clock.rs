@@ -1,6 +1,6 @@
 //! Time, injected, so that limits and expiries are tested without sleeping.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Reads the clock.
@@ -28,33 +28,41 @@ impl Clock for SystemClock {
 /// A clock that moves only when told to.
 #[derive(Debug)]
 pub struct ManualClock {
-    origin: (Instant, SystemTime),
-    elapsed: Mutex<Duration>,
+    origin: Instant,
+    /// Time since the origin, and the wall time.
+    reading: Mutex<(Duration, SystemTime)>,
 }
 
 impl ManualClock {
     /// Starts at the given wall time.
     #[must_use]
     pub fn starting_at(wall: SystemTime) -> Self {
-        Self { origin: (Instant::now(), wall), elapsed: Mutex::new(Duration::ZERO) }
+        Self { origin: Instant::now(), reading: Mutex::new((Duration::ZERO, wall)) }
     }
 
     /// Moves both readings forward.
     pub fn advance(&self, by: Duration) {
-        *self.elapsed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) += by;
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.0 += by;
+        reading.1 += by;
     }
 
-    fn elapsed(&self) -> Duration {
-        *self.elapsed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Sets the wall time, as an operator or a time server would; monotonic time goes on.
+    pub fn set_wall(&self, wall: SystemTime) {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner).1 = wall;
+    }
+
+    fn reading(&self) -> (Duration, SystemTime) {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Instant {
-        self.origin.0 + self.elapsed()
+        self.origin + self.reading().0
     }
 
     fn wall(&self) -> SystemTime {
-        self.origin.1 + self.elapsed()
+        self.reading().1
     }
 }

@@ -19,6 +19,7 @@ use crate::body::BodyNeed;
 use crate::clock::Clock;
 use crate::exchange::Exchange;
 use crate::health::HealthBoard;
+use crate::views::Views;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,12 +195,19 @@ pub trait ServiceKind: 'static {
     /// What is wrong, each with its key.
     fn check(settings: Self::Settings, ambient: &Ambient) -> Result<Self::Checked, Vec<Problem>>;
 
+    /// Offers what was read to the checks over the files of several services.
+    fn view(_checked: &Self::Checked, _views: &mut Views) {}
+
     /// Builds the state and offers it with [`BuildEnv::provide`].
     ///
     /// # Errors
     /// The surroundings do not allow it (a directory that cannot be written).
     fn build(checked: Self::Checked, env: &mut BuildEnv) -> Result<(), BuildError>;
 }
+
+/// A check over what several services have read; every problem names file and key. It finds no view of a service whose
+/// own check has failed.
+pub type CrossCheck = fn(&Views, std::time::SystemTime) -> Vec<Problem>;
 
 /// A step that routes can list.
 pub trait FilterKind: 'static {

@@ -15,12 +15,15 @@
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
 //! | [`glob`] | names with `*` in them |
 //! | [`money`] | the terms of a request, what it may cost and what it cost |
+//! | [`budget`] | budgets of tenants, and what was used of them |
+//! | [`views`] | what services have read, for checks over several files |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
 //! | [`ambient`], [`clock`], [`yaml`] | environment, time and configuration files, injected |
 
 pub mod ambient;
 pub mod audit;
 pub mod body;
+pub mod budget;
 pub mod clock;
 pub mod code;
 pub mod error;
@@ -33,6 +36,7 @@ pub mod money;
 pub mod render;
 pub mod services;
 pub mod upstream;
+pub mod views;
 pub mod yaml;
 
 pub use async_trait::async_trait;

@@ -131,6 +131,9 @@ impl Gate {
         cx.facts.insert(tenant.defaults.augment_switches());
         cx.facts.insert_shared(Arc::clone(&known.token));
         cx.facts.insert_shared(Arc::clone(&tenant.limits));
+        if !tenant.budgets.0.is_empty() {
+            cx.facts.insert_shared(Arc::clone(&tenant.budgets));
+        }
         Ok(())
     }
 

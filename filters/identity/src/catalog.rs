@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use dgx_gateway_filter::BuildError;
+use dgx_gateway_filter::budget::{BudgetRead, BudgetsOfTenants};
 use secrecy::ExposeSecret;
 
 use crate::bootstrap::{self, Bootstrap};
@@ -19,9 +20,17 @@ use crate::token::{Secret, Token};
 pub struct CheckedTokens {
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) tokens: Vec<(Token, Vec<Secret>)>,
+    /// The budgets of the file and where they stand.
+    pub(crate) budgets: Vec<BudgetRead>,
 }
 
 impl CheckedTokens {
+    /// The tenants with budgets.
+    pub(crate) fn budgets_of_tenants(&self) -> BudgetsOfTenants {
+        let with_budgets = self.tenants.iter().filter(|tenant| !tenant.budgets.0.is_empty());
+        BudgetsOfTenants(with_budgets.map(|tenant| (Arc::clone(&tenant.id), Arc::clone(&tenant.budgets))).collect())
+    }
+
     /// Adds a tenant unless it is listed.
     pub(crate) fn ensure_tenant(&mut self, id: &str) {
         if !self.tenants.iter().any(|tenant| *tenant.id == *id) {

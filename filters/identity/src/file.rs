@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::budget::BudgetRead;
 use dgx_gateway_filter::yaml;
 use serde_yaml::Value;
 
@@ -27,10 +28,16 @@ pub(crate) fn read(path: &Path, text: Option<&str>, ambient: &Ambient) -> Result
     let environment = environment_token(ambient, &mut problems);
     let mut checked = match text {
         None => CheckedTokens::default(),
-        Some(text) => parse(text, ambient, environment.is_some()).unwrap_or_else(|found| {
-            problems.extend(found.into_iter().map(|problem| problem.in_file(path)));
-            CheckedTokens::default()
-        }),
+        Some(text) => match parse(text, ambient, environment.is_some()) {
+            Ok(mut checked) => {
+                checked.budgets = placed_budgets(&checked.tenants, path, text);
+                checked
+            }
+            Err(found) => {
+                problems.extend(found.into_iter().map(|problem| problem.in_file(path)));
+                CheckedTokens::default()
+            }
+        },
     };
     if let Some((token, secret)) = environment {
         add_environment_token(&mut checked, token, secret, &mut problems);
@@ -91,7 +98,22 @@ fn read_root(root: Node, default_exists: bool, reader: &mut Reader<'_>) -> Optio
     Some(CheckedTokens {
         tenants: tenants.into_iter().filter_map(|(_, tenant)| tenant).collect(),
         tokens: tokens.into_iter().filter_map(|(_, token)| token).collect(),
+        budgets: Vec::new(),
     })
+}
+
+/// The budgets with their places; all tenants of the file are there, in its order.
+fn placed_budgets(tenants: &[Tenant], file: &Path, text: &str) -> Vec<BudgetRead> {
+    let of_tenant = |(at, tenant): (usize, &Tenant)| {
+        let placed = tenant.budgets.0.iter().enumerate().map(|(index, budget)| {
+            let key = format!("tenants[{at}].budgets[{index}]");
+            let line = yaml::locate::line(text, &key);
+            let (tenant_id, budget) = (Arc::clone(&tenant.id), budget.clone());
+            BudgetRead { tenant_id, budget, file: file.to_owned(), line, key }
+        });
+        placed.collect::<Vec<_>>()
+    };
+    tenants.iter().enumerate().flat_map(of_tenant).collect()
 }
 
 /// A record and where it stands; `None` when it could not be read.

@@ -4,6 +4,7 @@
 //! reader uses. What a schema cannot say is left to the reader: ids that must be unique, tenants that must exist, dates in
 //! order, networks. A text with `${…}` may become anything, so it is accepted wherever the reader expands it.
 
+use dgx_gateway_filter::budget::MAX_BUDGETS;
 use schemars::Schema;
 use serde_json::{Map, Value, json};
 
@@ -40,7 +41,7 @@ fn tenant() -> Value {
             ("id", said(record_id(), "Unique id.")),
             ("name", said(absent_or(text()), "Name for people.")),
             ("defaults", said(absent_or(defaults::schema()), "What the operator sets for the tenant.")),
-            ("budgets", said(absent_or(list(budget())), "Budgets, all of which hold.")),
+            ("budgets", said(absent_or(with(list(budget()), "maxItems", MAX_BUDGETS)), "Budgets, all of which hold.")),
             ("limits", said(absent_or(limits()), "Limits over all tokens of the tenant.")),
         ],
     )

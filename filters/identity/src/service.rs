@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::budget::BudgetsRead;
+use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
 
 use crate::catalog::{CheckedTokens, Tokens};
@@ -37,23 +39,26 @@ impl ServiceKind for Service {
         file::read(&path, text.as_deref(), ambient)
     }
 
+    fn view(checked: &CheckedTokens, views: &mut Views) {
+        views.offer(BudgetsRead(checked.budgets.clone()));
+    }
+
     fn build(checked: CheckedTokens, env: &mut BuildEnv) -> Result<(), BuildError> {
         warn_of_what_does_not_hold_yet(&checked);
+        env.provide(Arc::new(checked.budgets_of_tenants()));
         let tokens = Tokens::new(checked, env.data_dir.clone())?;
         env.provide(Arc::new(tokens));
         Ok(())
     }
 }
 
-/// An operator who writes a budget down believes that it holds.
+/// An operator who writes a limit down believes that it holds.
 fn warn_of_what_does_not_hold_yet(checked: &CheckedTokens) {
-    let holds = |tenant: &Tenant| {
-        tenant.budgets.is_empty() && tenant.limits.max_in_flight.is_none() && tenant.limits.weight == 1
-    };
+    let holds = |tenant: &Tenant| tenant.limits.max_in_flight.is_none() && tenant.limits.weight == 1;
     for tenant in checked.tenants.iter().filter(|tenant| !holds(tenant)) {
         tracing::warn!(
             tenant.id = %tenant.id,
-            "budgets, max_in_flight and weight of tenants are read but not enforced by this version"
+            "max_in_flight and weight of tenants are read but not enforced by this version"
         );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dgx_gateway_filter::budget::{Budget, BudgetLimit, BudgetMode, MAX_BUDGETS, TenantBudgets, Window};
 use dgx_gateway_filter::facts::TenantLimits;
 use rust_decimal::Decimal;
 
@@ -24,55 +25,9 @@ pub struct Tenant {
     /// The operator's level of the tenant configuration.
     pub defaults: TenantDefaults,
     /// Budgets, all of which hold.
-    pub budgets: Vec<Budget>,
+    pub budgets: Arc<TenantBudgets>,
     /// Limits over all tokens of the tenant.
     pub limits: Arc<TenantLimits>,
-}
-
-/// What may be used up within a window.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    /// Id, unique within the tenant.
-    pub id: Arc<str>,
-    /// Globs of the slugs that count.
-    pub models: Arc<[String]>,
-    /// Window in UTC.
-    pub window: Window,
-    /// The limit; 0 refuses everything.
-    pub limit: BudgetLimit,
-    /// What happens when it is used up.
-    pub mode: BudgetMode,
-}
-
-/// Window of a budget, in UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Window {
-    /// A day.
-    Day,
-    /// An hour.
-    Hour,
-    /// A calendar month.
-    Month,
-}
-
-/// What a budget counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BudgetLimit {
-    /// Billed amount in EUR.
-    Eur(Decimal),
-    /// Requests.
-    Requests(u64),
-    /// Tokens in both directions.
-    Tokens(u64),
-}
-
-/// What happens when a budget is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BudgetMode {
-    /// Requests are refused.
-    Hard,
-    /// Requests run, with a warning.
-    Warn,
 }
 
 impl Tenant {
@@ -82,7 +37,7 @@ impl Tenant {
             id: id.into(),
             name: None,
             defaults: TenantDefaults::default(),
-            budgets: Vec::new(),
+            budgets: Arc::default(),
             limits: Arc::default(),
         }
     }
@@ -99,7 +54,7 @@ impl Tenant {
             id: id?,
             name,
             defaults: defaults.unwrap_or_default(),
-            budgets: budgets.unwrap_or_default(),
+            budgets: Arc::new(TenantBudgets(budgets.unwrap_or_default())),
             limits: limits.map(Arc::new).unwrap_or_default(),
         })
     }
@@ -116,7 +71,10 @@ fn limits(node: Node, reader: &mut Reader<'_>) -> Option<TenantLimits> {
 
 fn budgets(node: Node, reader: &mut Reader<'_>) -> Option<Vec<Budget>> {
     let path = node.path.clone();
-    let budgets = node.list_of(reader, Budget::read)?;
+    let budgets = node.list_of(reader, budget)?;
+    if budgets.len() > MAX_BUDGETS {
+        reader.problem(&path, format_args!("has {} entries, at most {MAX_BUDGETS} are allowed", budgets.len()));
+    }
     for (index, budget) in budgets.iter().enumerate() {
         if budgets.iter().take(index).any(|earlier| earlier.id == budget.id) {
             reader.problem(format!("{path}[{index}].id"), format_args!("{} is the id of an earlier budget", budget.id));
@@ -125,57 +83,49 @@ fn budgets(node: Node, reader: &mut Reader<'_>) -> Option<Vec<Budget>> {
     Some(budgets)
 }
 
-impl Budget {
-    fn read(node: Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let mut section = node.section(reader)?;
-        let id = section.required("id", reader).and_then(|node| record_id(&node, reader));
-        let models = section.required("models", reader).and_then(|node| globs(node, reader));
-        let window = section.required("window", reader);
-        let window = window.and_then(|node| node.text_as(reader, "hour, day or month", Window::parse));
-        let mode = section.required("mode", reader);
-        let mode = mode.and_then(|node| node.text_as(reader, "hard or warn", BudgetMode::parse));
-        let limit = BudgetLimit::read(&mut section, reader);
-        section.finish(reader);
-        Some(Self { id: id?, models: models?, window: window?, limit: limit?, mode: mode? })
-    }
+fn budget(node: Node, reader: &mut Reader<'_>) -> Option<Budget> {
+    let mut section = node.section(reader)?;
+    let id = section.required("id", reader).and_then(|node| record_id(&node, reader));
+    let models = section.required("models", reader).and_then(|node| globs(node, reader));
+    let window = section.required("window", reader);
+    let window = window.and_then(|node| node.text_as(reader, "hour, day or month", window_of));
+    let mode = section.required("mode", reader);
+    let mode = mode.and_then(|node| node.text_as(reader, "hard or warn", mode_of));
+    let limit = budget_limit(&mut section, reader);
+    section.finish(reader);
+    Some(Budget { id: id?, models: models?, window: window?, limit: limit?, mode: mode? })
 }
 
-impl BudgetLimit {
-    fn read(section: &mut Section, reader: &mut Reader<'_>) -> Option<Self> {
-        let eur = section.optional("limit_eur");
-        let tokens = section.optional("limit_tokens");
-        let requests = section.optional("limit_requests");
-        match (eur, tokens, requests) {
-            (Some(eur), None, None) => eur.decimal(reader, Decimal::ZERO, MAX_AMOUNT.into()).map(Self::Eur),
-            (None, Some(tokens), None) => tokens.number(reader, 0, MAX_AMOUNT).map(Self::Tokens),
-            (None, None, Some(requests)) => requests.number(reader, 0, MAX_AMOUNT).map(Self::Requests),
-            _ => {
-                let key = section.path_of("limit_eur");
-                reader.problem(key, "set exactly one of limit_eur, limit_tokens and limit_requests");
-                None
-            }
+fn budget_limit(section: &mut Section, reader: &mut Reader<'_>) -> Option<BudgetLimit> {
+    let eur = section.optional("limit_eur");
+    let tokens = section.optional("limit_tokens");
+    let requests = section.optional("limit_requests");
+    match (eur, tokens, requests) {
+        (Some(eur), None, None) => eur.decimal(reader, Decimal::ZERO, MAX_AMOUNT.into()).map(BudgetLimit::Eur),
+        (None, Some(tokens), None) => tokens.number(reader, 0, MAX_AMOUNT).map(BudgetLimit::Tokens),
+        (None, None, Some(requests)) => requests.number(reader, 0, MAX_AMOUNT).map(BudgetLimit::Requests),
+        _ => {
+            let key = section.path_of("limit_eur");
+            reader.problem(key, "set exactly one of limit_eur, limit_tokens and limit_requests");
+            None
         }
     }
 }
 
-impl Window {
-    fn parse(word: &str) -> Option<Self> {
-        match word {
-            "day" => Some(Self::Day),
-            "hour" => Some(Self::Hour),
-            "month" => Some(Self::Month),
-            _ => None,
-        }
+fn window_of(word: &str) -> Option<Window> {
+    match word {
+        "day" => Some(Window::Day),
+        "hour" => Some(Window::Hour),
+        "month" => Some(Window::Month),
+        _ => None,
     }
 }
 
-impl BudgetMode {
-    fn parse(word: &str) -> Option<Self> {
-        match word {
-            "hard" => Some(Self::Hard),
-            "warn" => Some(Self::Warn),
-            _ => None,
-        }
+fn mode_of(word: &str) -> Option<BudgetMode> {
+    match word {
+        "hard" => Some(BudgetMode::Hard),
+        "warn" => Some(BudgetMode::Warn),
+        _ => None,
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::budget::UsageHistory;
 use dgx_gateway_filter::services::Pricing;
+use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
@@ -76,8 +78,8 @@ pub struct Checked {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LedgerSettings {
-    /// What waits for the disk. `auto` (default): calls that can cost money are on the disk before they are made;
-    /// rows of free local calls follow within 50 ms. `strict`: all wait. `relaxed`: none waits. Where rows do not
+    /// What waits for the disk. `auto` (default): calls that can cost money or count against a hard budget
+    /// are on the disk before they are made; rows of other calls follow within 50 ms. `strict`: all wait. `relaxed`: none waits. Where rows do not
     /// wait, a killed process may lose the last 50 ms of them; a stop signal loses none.
     pub durability: Option<Durability>,
 }
@@ -111,10 +113,15 @@ impl ServiceKind for Service {
         if problems.is_empty() { Ok(Checked { durability, prices, fx_markup, fx }) } else { Err(problems) }
     }
 
+    fn view(checked: &Checked, views: &mut Views) {
+        views.offer(checked.prices.priced_models());
+    }
+
     fn build(checked: Checked, env: &mut BuildEnv) -> Result<(), BuildError> {
         let priced = checked.prices.priced_models();
         let ledger = Arc::new(Ledger::build(checked, env)?);
         env.provide(Arc::new(priced));
+        env.provide::<Arc<dyn UsageHistory>>(Arc::new(Arc::clone(&ledger) as Arc<dyn UsageHistory>));
         env.provide::<Arc<dyn Pricing>>(Arc::new(Arc::clone(&ledger) as Arc<dyn Pricing>));
         env.provide(ledger);
         Ok(())

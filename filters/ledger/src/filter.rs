@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use dgx_gateway_filter::budget::HeldByHardBudget;
 use dgx_gateway_filter::facts::{Caller, Meter, ModelCall, ModelChoice, Principal, Usage};
 use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::upstream::AttemptRequest;
@@ -59,7 +60,8 @@ impl Filter for BookFilter {
 /// A row that has been opened, and the place in the queue for its settlement.
 struct Open {
     row: Arc<Row>,
-    may_cost: bool,
+    /// It can cost money, or counts against a hard budget.
+    counts: bool,
     slot: Slot,
 }
 
@@ -85,13 +87,16 @@ impl Exchange for BookExchange {
             token_id: text(&principal.token_id),
             user_id: self.ledger.user(principal),
             model: text(&choice.slug),
+            alias: Some(text(&choice.alias)),
             prompt_estimate: choice.prompt_estimate,
             started_at: self.ledger.now(),
             target: choice.targets.first().cloned(),
             terms: cx.facts.get::<Terms>().ok_or_else(|| FilterError::internal("no terms were stated"))?.clone(),
         };
-        let may_cost = choice.may_cost || self.ledger.prices.may_cost(&choice.targets, &call.terms);
-        self.open(call, may_cost).await.map_err(storage_error)?;
+        let counts = choice.may_cost
+            || cx.facts.get::<HeldByHardBudget>().is_some()
+            || self.ledger.prices.may_cost(&choice.targets, &call.terms);
+        self.open(call, counts).await.map_err(storage_error)?;
         Ok(Flow::Continue)
     }
 
@@ -113,10 +118,10 @@ impl Exchange for BookExchange {
 }
 
 impl BookExchange {
-    fn waits(&self, may_cost: bool) -> Wait {
+    fn waits(&self, counts: bool) -> Wait {
         match self.ledger.durability {
             Durability::Strict => Wait::Now,
-            Durability::Auto if may_cost => Wait::Now,
+            Durability::Auto if counts => Wait::Now,
             Durability::Auto | Durability::Relaxed => Wait::Later,
         }
     }
@@ -126,7 +131,7 @@ impl BookExchange {
         let open = self.open.take()?;
         let settled = self.settlement(&open, outcome, cx);
         self.tell(&open.row.call, &settled, cx);
-        let wait = self.waits(open.may_cost);
+        let wait = self.waits(open.counts);
         let Open { row, slot, .. } = open;
         row.is_settled(settled);
         let work = Box::new(move |connection: &_| row.settle(connection));
@@ -134,14 +139,14 @@ impl BookExchange {
     }
 
     /// Takes both places in the queue first: once the row is open, nothing can keep it from being settled.
-    async fn open(&mut self, call: Opened, may_cost: bool) -> Result<(), StoreError> {
+    async fn open(&mut self, call: Opened, counts: bool) -> Result<(), StoreError> {
         let (to_open, to_settle) = (self.ledger.lasting.store.slot().await?, self.ledger.lasting.store.slot().await?);
         let row = Arc::new(Row::new(call, self.ledger.instance()));
         let opened = Arc::clone(&row);
         let work = Box::new(move |connection: &_| opened.open(connection));
         // before the wait: a request that ends within it is settled like every other
-        self.open = Some(Open { row, may_cost, slot: to_settle });
-        match self.waits(may_cost) {
+        self.open = Some(Open { row, counts, slot: to_settle });
+        match self.waits(counts) {
             Wait::Later => drop(to_open.write(Wait::Later, Keep::Always, work)),
             Wait::Now => {
                 let written = to_open.write(Wait::Now, Keep::Never, work).committed().await;

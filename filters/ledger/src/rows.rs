@@ -6,10 +6,12 @@
 //!
 //! | Module | Holds |
 //! |---|---|
+//! | `history` | what calls used, for budgets |
 //! | `recovery` | calls that nobody is left to settle |
 //! | `request` | the row of a request |
 //! | `schema` | the tables |
 
+mod history;
 mod recovery;
 mod request;
 mod schema;
@@ -23,6 +25,7 @@ use dgx_gateway_filter::money::{CallTarget, Terms};
 use dgx_gateway_store::rusqlite::{Connection, Error, Result, params};
 use rust_decimal::Decimal;
 
+pub(crate) use self::history::used;
 pub(crate) use self::recovery::{LeftOpen, left_open, settle_left_open};
 pub(crate) use self::request::{decimal, has_row};
 pub(crate) use self::schema::STEPS;
@@ -62,6 +65,8 @@ pub(crate) struct Opened {
     pub token_id: String,
     pub user_id: Option<String>,
     pub model: String,
+    /// Base alias of the model.
+    pub alias: Option<String>,
     pub prompt_estimate: u64,
     /// Milliseconds of UTC.
     pub started_at: i64,
@@ -98,8 +103,8 @@ pub(crate) fn open(connection: &Connection, call: &Opened, instance: &str) -> Re
     let mut insert = connection.prepare_cached(
         "INSERT INTO usage_calls (call_id, request_uid, request_id, tenant_id, token_id, user_id, model, state,
             prompt_tokens, started_at, instance, backend_id, upstream_model, local, began, rate, rate_source, fx_markup,
-            cost_markup_factor, parent_request_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'reserved', ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+            cost_markup_factor, parent_request_id, alias)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'reserved', ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?;
     let (target, terms) = (call.target.as_ref(), &call.terms);
     insert.execute(params![
@@ -122,6 +127,7 @@ pub(crate) fn open(connection: &Connection, call: &Opened, instance: &str) -> Re
         amount(terms.fx_markup),
         amount(terms.factor),
         call.parent_request_id,
+        call.alias,
     ])?;
     Ok(())
 }
@@ -133,9 +139,9 @@ pub(crate) fn write_settled(connection: &Connection, call: &Opened, settled: &Se
         "INSERT INTO usage_calls (call_id, request_uid, request_id, tenant_id, token_id, user_id, model, state,
             prompt_tokens, started_at, instance, backend_id, upstream_model, local, began, rate, rate_source, fx_markup,
             cost_markup_factor, status, resolved_model, backend_label, completion_tokens, cached_tokens,
-            cache_write_tokens, images, seconds, source, upstream_usd, eur_exact, settled_at, parent_request_id)
+            cache_write_tokens, images, seconds, source, upstream_usd, eur_exact, settled_at, parent_request_id, alias)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'settled', ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-            ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)",
+            ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
     )?;
     let (target, terms) = (call.target.as_ref(), &call.terms);
     insert.execute(params![
@@ -170,6 +176,7 @@ pub(crate) fn write_settled(connection: &Connection, call: &Opened, settled: &Se
         amount(settled.cost.eur_exact),
         settled.settled_at,
         call.parent_request_id,
+        call.alias,
     ])?;
     request::insert_only(connection, call, settled)
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use dgx_gateway_filter::budget::{HistoryError, UsageHistory, UsedBySlug};
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::facts::{Meter, ModelCall, Principal, WorstCase};
 use dgx_gateway_filter::money::{CallTarget, Spent, Terms};
@@ -164,6 +166,16 @@ pub(crate) fn status(outcome: &Outcome, made: bool) -> Status {
         Outcome::Answered { .. } => Status::Failed,
         Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped if made => Status::Aborted,
         Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped => Status::Failed,
+    }
+}
+
+impl UsageHistory for Ledger {
+    fn used(&self, tenant_id: &str, from: SystemTime, to: SystemTime) -> Result<Vec<UsedBySlug>, HistoryError> {
+        let read = || {
+            let reader = self.lasting.store.reader()?;
+            Ok::<_, StoreError>(rows::used(&reader, tenant_id, millis(from), millis(to))?)
+        };
+        read().map_err(|error| HistoryError(Box::new(error)))
     }
 }
 

@@ -7,6 +7,8 @@ use prometheus::{IntCounterVec, Opts, Registry};
 pub(crate) enum LimitKind {
     /// Failed authentication per client address.
     Auth,
+    /// Budget of a tenant.
+    Budget,
     /// Public pages per client address.
     Public,
     /// Requests per bearer.
@@ -19,6 +21,7 @@ impl LimitKind {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Auth => "auth",
+            Self::Budget => "budget",
             Self::Public => "public",
             Self::Requests => "requests",
             Self::Tokens => "tokens",

@@ -17,5 +17,6 @@ mod store;
 mod tests;
 
 pub use self::address::StoreAddress;
+pub(crate) use self::link::Unavailable;
 pub(crate) use self::script::Step;
 pub(crate) use self::store::SharedStore;

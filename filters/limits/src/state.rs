@@ -36,6 +36,8 @@ pub struct Limits {
     pub(crate) failures: Buckets,
     pub(crate) public: Buckets,
     pub(crate) refusals: Refusals,
+    /// Shared by all, where one is configured.
+    pub(crate) store: Option<Arc<SharedStore>>,
 }
 
 impl Limits {
@@ -72,6 +74,7 @@ impl Limits {
             failures: of_kind(MAX_ADDRESSES, LimitKind::Auth),
             public: of_kind(MAX_ADDRESSES, LimitKind::Public),
             refusals,
+            store,
         })
     }
 

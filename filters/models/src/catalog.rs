@@ -19,6 +19,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use dgx_gateway_filter::budget::RouteRead;
 use dgx_gateway_filter::facts::Principal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -287,6 +288,16 @@ impl Slug {
             && principal.models_allowlist.as_deref().is_none_or(|globs| self.allowed_by(globs))
             && !principal.models_blacklist.as_deref().is_some_and(|globs| self.named_by(globs))
             && principal.models.as_deref().is_none_or(|globs| self.named_by(globs))
+    }
+
+    /// What it is called and leads to, for checks over several files.
+    pub(crate) fn as_read(&self) -> RouteRead {
+        RouteRead {
+            slug: Arc::clone(&self.id),
+            alias: Arc::clone(&self.model.alias),
+            tenants: (self.tier == Tier::Tenant).then(|| self.tenants.clone()),
+            targets: self.entries.iter().map(|entry| entry.as_target()).collect(),
+        }
     }
 
     fn allowed_by(&self, globs: &[String]) -> bool {

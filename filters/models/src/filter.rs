@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::facts::{ModelCall, ModelChoice, ModelTraits, Principal, StreamConduct, Subject, Usage};
-use dgx_gateway_filter::money::{CallTarget, Terms};
+use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::upstream::{AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow, Outcome,
@@ -155,7 +155,7 @@ impl Exchange for ModelsExchange {
             stream: chosen.stream,
             prompt_estimate: chosen.prompt_estimate(),
             may_cost: chosen.entries.iter().any(|entry| entry.backend.domain != Domain::Local),
-            targets: chosen.entries.iter().map(|entry| call_target(entry)).collect(),
+            targets: chosen.entries.iter().map(|entry| entry.as_target()).collect(),
         });
         cx.facts.insert(Subject(Arc::clone(&chosen.slug)));
         cx.facts.insert(ModelTraits {
@@ -291,14 +291,6 @@ impl Exchange for ModelsExchange {
             let usage = usage.or_else(|| cx.facts.get().copied());
             measured.finish(&self.service.metrics.calls, outcome, usage, self.service.clock.now());
         }
-    }
-}
-
-fn call_target(entry: &Entry) -> CallTarget {
-    CallTarget {
-        backend_id: Arc::clone(&entry.backend.id),
-        upstream_model: Arc::clone(&entry.model),
-        local: entry.backend.domain == Domain::Local,
     }
 }
 

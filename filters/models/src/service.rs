@@ -6,10 +6,12 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::budget::RoutesRead;
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
 use dgx_gateway_filter::services::Pricing;
 use dgx_gateway_filter::upstream::EmbeddedUpstreams;
+use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
 use dgx_gateway_wire::errors::sanitize::Sanitizer;
 
@@ -54,6 +56,8 @@ pub struct Checked {
     models_file: PathBuf,
     stream: Streams,
     litellm_key: Option<String>,
+    /// What the slugs lead to, for checks over several files.
+    routes: RoutesRead,
 }
 
 /// The kind.
@@ -73,16 +77,21 @@ impl ServiceKind for Service {
         let stand_in = EmbeddedUpstreams(vec![("demo", Arc::default())]);
         let backends = backends(&settings.backends, &stand_in, &mut problems);
         let mut in_models = Vec::new();
-        catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
+        let slugs = catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
         problems.extend(yaml::located(in_models, &models_file, &text));
         let stream = Streams::check(settings.stream, ambient, &mut problems);
         if problems.is_empty() {
             let litellm_key =
                 ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
-            Ok(Checked { backends: settings.backends, models, models_file, stream, litellm_key })
+            let routes = RoutesRead(slugs.iter().map(|slug| slug.as_read()).collect());
+            Ok(Checked { backends: settings.backends, models, models_file, stream, litellm_key, routes })
         } else {
             Err(problems)
         }
+    }
+
+    fn view(checked: &Checked, views: &mut Views) {
+        views.offer(checked.routes.clone());
     }
 
     fn build(checked: Checked, env: &mut BuildEnv) -> Result<(), BuildError> {

@@ -1,3 +1,4 @@
+use dgx_gateway_filter::budget::{BudgetLimit, BudgetMode, Window};
 use dgx_gateway_filter::facts::TenantLimits;
 use std::time::{Duration, SystemTime};
 
@@ -5,7 +6,6 @@ use rust_decimal::Decimal;
 
 use super::*;
 use crate::defaults::Setting;
-use crate::tenant::{BudgetLimit, BudgetMode, Window};
 use crate::testing::{self, EXAMPLE, ambient};
 
 fn problems(yaml: &str) -> Vec<String> {
@@ -39,7 +39,7 @@ fn reads_the_example_of_the_specification() {
     assert_eq!((&*tenant.id, tenant.name.as_deref()), ("acme", Some("Acme Ltd")));
     assert_eq!(tenant.defaults.cost_markup_factor, Some(Decimal::new(120, 2)));
     assert_eq!(tenant.defaults.models_allowlist.as_ref().map(|globs| globs.len()), Some(3));
-    let budgets: Vec<_> = tenant.budgets.iter().map(|budget| (budget.window, budget.limit, budget.mode)).collect();
+    let budgets: Vec<_> = tenant.budgets.0.iter().map(|budget| (budget.window, budget.limit, budget.mode)).collect();
     assert_eq!(
         budgets,
         [

@@ -35,6 +35,7 @@ pub(crate) fn left_open(connection: &Connection, terms: &Terms) -> Result<Vec<Le
             token_id: row.get(4)?,
             user_id: row.get(5)?,
             model: row.get(6)?,
+            alias: None, // it is in the row already
             prompt_estimate: u64::try_from(row.get::<_, i64>(7)?).unwrap_or_default(),
             started_at: row.get(8)?,
             target: target(row)?,

@@ -2,7 +2,7 @@
 
 /// Steps of the schema, oldest first. Checks compare with OR: for a list of three words after IN, SQLite makes a table
 /// of its own at every write.
-pub(crate) const STEPS: [&str; 4] = [FIRST, PRICED, CALLED, HOURS];
+pub(crate) const STEPS: [&str; 5] = [FIRST, PRICED, CALLED, HOURS, BY_MOMENT];
 
 const FIRST: &str = "
 CREATE TABLE usage_calls (
@@ -86,4 +86,10 @@ CREATE TABLE usage_hours (
     upstream_usd TEXT NOT NULL,
     PRIMARY KEY (tenant_id, hour, model, source)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// The base alias of the slug at the time of the call, and a way to the calls of a tenant within a time.
+const BY_MOMENT: &str = "
+ALTER TABLE usage_calls ADD COLUMN alias TEXT;
+CREATE INDEX usage_calls_began ON usage_calls (tenant_id, coalesce(began, started_at));
 ";

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use dgx_gateway_filter::budget::{Amounts, UsedBySlug};
 use proptest::prelude::*;
 
 use super::*;
@@ -36,6 +37,7 @@ fn call(request: u64, number: u64) -> Opened {
         token_id: "app".to_owned(),
         user_id: None,
         model: "m".to_owned(),
+        alias: None,
         prompt_estimate: 10,
         started_at: 5,
         target: Some(CallTarget { backend_id: "b".into(), upstream_model: "org/m".into(), local: true }),
@@ -226,4 +228,68 @@ proptest! {
         let expected: u64 = requests.iter().map(|(calls, steps)| (*calls).min(*steps).max(1)).sum();
         prop_assert_eq!(u64::try_from(sum).unwrap(), expected);
     }
+}
+
+#[test]
+fn what_was_used_is_summed_by_slug_and_by_the_moment_of_the_request() {
+    let connection = database();
+    let began = 1_778_000_000_123;
+    let booked = |request: u64, alias: Option<&str>, status: Status, cost: CallCost| {
+        let call = Opened { alias: alias.map(str::to_owned), ..call(request, 1) };
+        open(&connection, &call, "i").unwrap();
+        settle(&connection, &call, &settled(status, cost)).unwrap();
+    };
+    booked(1, Some("base"), Status::Ok, dollars("0.0114"));
+    booked(2, Some("base"), Status::Aborted, dollars("0.0207"));
+    booked(3, Some("base"), Status::Failed, CallCost::free(Source::Zero));
+    booked(4, None, Status::Ok, CallCost::free(Source::Zero));
+    open(&connection, &call(5, 1), "i").unwrap(); // under way
+    let of = |tenant: &str, from: i64, to: i64| {
+        let used = used(&connection, tenant, from, to).unwrap();
+        let line = |used: UsedBySlug| {
+            let Amounts { cents, requests, tokens } = used.used;
+            format!("{} {} {cents} {requests} {tokens}", used.slug, used.alias)
+        };
+        used.into_iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(of("acme", began, began + 1), ["m base 4 2 30", "m m 0 1 10"]);
+    assert_eq!(of("acme", began - 1, began), Vec::<String>::new());
+    assert_eq!(of("acme", began + 1, i64::MAX), Vec::<String>::new());
+    assert_eq!(of("globex", 0, i64::MAX), Vec::<String>::new());
+}
+
+#[test]
+fn several_calls_of_a_request_are_one_request_with_one_bill() {
+    let connection = database();
+    let (first, second) = (call(1, 1), call(1, 2));
+    open(&connection, &first, "i").unwrap();
+    settle_and_open(&connection, (&first, &settled(Status::Ok, dollars("0.004"))), &second, "i").unwrap();
+    settle(&connection, &second, &settled(Status::Ok, dollars("0.004"))).unwrap();
+    let used = used(&connection, "acme", 0, i64::MAX).unwrap();
+    assert_eq!(used.iter().map(|used| used.used).collect::<Vec<_>>(), [Amounts { cents: 1, requests: 1, tokens: 20 }]);
+}
+
+#[test]
+fn the_way_to_the_calls_of_a_time_is_an_index_and_absurd_reports_do_not_overflow() {
+    let connection = database();
+    for request in 0..9 {
+        let call = call(request, 1);
+        open(&connection, &call, "i").unwrap();
+        let usage = Usage { prompt_tokens: u64::MAX, completion_tokens: u64::MAX, ..Usage::default() };
+        let cost = dollars("70000000000000000");
+        settle(&connection, &call, &Settled { usage, ..settled(Status::Ok, cost) }).unwrap();
+    }
+    let used = used(&connection, "acme", 0, i64::MAX).unwrap()[0].used;
+    assert_eq!((used.tokens, used.cents), (18_000_000_000_000_000, 9_000_000_000_000_000));
+    let plan: String = connection
+        .query_row(
+            "EXPLAIN QUERY PLAN SELECT 1 FROM usage_calls WHERE tenant_id = 'a' AND coalesce(began, started_at) >= 1 AND coalesce(began, started_at) < 2",
+            [],
+            |row| row.get(3),
+        )
+        .unwrap();
+    assert!(
+        plan.contains("USING INDEX usage_calls_began") || plan.contains("USING COVERING INDEX usage_calls_began"),
+        "{plan}"
+    );
 }

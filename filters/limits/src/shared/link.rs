@@ -5,19 +5,22 @@
 //! that accepts and never answers, or that must not write, stays out. The first step that fails or takes too long
 //! opens the circuit for all others.
 
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::events::{Cause, StoreEvents};
 use super::script::{BucketScript, Grant, STEP_TIMEOUT, Step};
 use crate::bucket::{Rate, Refused};
+use crate::budgets::{BudgetLine, BudgetReply, BudgetScript, BudgetStep};
 
 /// Steps that wait for an answer at the same time; more are not sent.
 const MAX_STEPS_IN_FLIGHT: usize = 1024;
@@ -43,11 +46,22 @@ pub(crate) struct Unavailable;
 pub(super) struct Link {
     client: Client,
     script: BucketScript,
-    current: ArcSwapOption<MultiplexedConnection>,
+    budgets: BudgetScript,
+    current: ArcSwapOption<Live>,
+    /// Connections made so far.
+    generations: AtomicU64,
+    /// Told when there is a new connection.
+    connected: Notify,
     broken: Notify,
     why: Mutex<(Cause, String)>,
     in_flight: Semaphore,
     pub(super) events: StoreEvents,
+}
+
+/// A connection that is used.
+struct Live {
+    generation: u64,
+    connection: MultiplexedConnection,
 }
 
 impl Link {
@@ -55,6 +69,9 @@ impl Link {
         Self {
             client,
             script: BucketScript::new(),
+            budgets: BudgetScript::new(),
+            generations: AtomicU64::new(0),
+            connected: Notify::new(),
             current: ArcSwapOption::empty(),
             broken: Notify::new(),
             why: Mutex::new((Cause::Connection, String::new())),
@@ -73,13 +90,44 @@ impl Link {
     /// # Cancel safety
     /// A step that was sent may take effect although nobody waits for its answer any more.
     pub(super) async fn run(&self, name: &str, step: Step, rate: Rate) -> Result<Result<Grant, Refused>, Unavailable> {
-        let Some(connection) = self.current.load_full() else { return Err(self.fails(Cause::Open)) };
+        let Some(live) = self.current.load_full() else { return Err(self.fails(Cause::Open)) };
+        let mut handle = live.connection.clone();
+        self.timed(&live, self.script.run(&mut handle, name, step, rate, &[])).await
+    }
+
+    /// The connection that is used, by number; `None` while there is none.
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.current.load().as_ref().map(|live| live.generation)
+    }
+
+    /// Returns when there is a new connection.
+    pub(super) async fn connected(&self) {
+        self.connected.notified().await;
+    }
+
+    /// Carries out one step on budgets, on the connection of this number and no other.
+    ///
+    /// # Cancel safety
+    /// A step that was sent may take effect although nobody waits for its answer any more.
+    pub(super) async fn run_budgets(
+        &self,
+        generation: u64,
+        step: BudgetStep,
+        node: &str,
+        lines: &[BudgetLine],
+    ) -> Result<BudgetReply, Unavailable> {
+        let live = self.current.load_full().filter(|live| live.generation == generation);
+        let Some(live) = live else { return Err(self.fails(Cause::Open)) };
+        let mut handle = live.connection.clone();
+        self.timed(&live, self.budgets.run(&mut handle, step, node, lines)).await
+    }
+
+    async fn timed<T>(&self, live: &Arc<Live>, step: impl Future<Output = RedisResult<T>>) -> Result<T, Unavailable> {
         let Ok(_permit) = self.in_flight.try_acquire() else { return Err(self.fails(Cause::Busy)) };
-        let mut handle = MultiplexedConnection::clone(&connection);
-        match timeout(STEP_TIMEOUT, self.script.run(&mut handle, name, step, rate, &[])).await {
+        match timeout(STEP_TIMEOUT, step).await {
             Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) => Err(self.breaks(&connection, cause_of(&error), error.category())),
-            Err(_) => Err(self.breaks(&connection, Cause::Timeout, "a step")),
+            Ok(Err(error)) => Err(self.breaks(live, cause_of(&error), error.category())),
+            Err(_) => Err(self.breaks(live, Cause::Timeout, "a step")),
         }
     }
 
@@ -89,10 +137,10 @@ impl Link {
     }
 
     /// Opens the circuit, if this is still the connection of all.
-    fn breaks(&self, connection: &Arc<MultiplexedConnection>, cause: Cause, detail: &str) -> Unavailable {
-        let seen = Some(Arc::clone(connection));
+    fn breaks(&self, live: &Arc<Live>, cause: Cause, detail: &str) -> Unavailable {
+        let seen = Some(Arc::clone(live));
         let before = self.current.compare_and_swap(&seen, None);
-        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, connection)) {
+        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, live)) {
             *self.why.lock().unwrap_or_else(PoisonError::into_inner) = (cause, detail.to_owned());
             self.broken.notify_one();
         }
@@ -109,7 +157,9 @@ impl Link {
         loop {
             match self.connect().await {
                 Ok(connection) => {
-                    self.current.store(Some(Arc::new(connection)));
+                    let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+                    self.current.store(Some(Arc::new(Live { generation, connection })));
+                    self.connected.notify_one();
                     self.events.answers();
                     let since = Instant::now();
                     self.watch().await;
@@ -156,12 +206,12 @@ impl Link {
                 () = self.broken.notified() => {}
                 () = sleep(PROBE_EVERY) => {}
             }
-            let Some(connection) = self.current.load_full() else { return };
-            let mut handle = MultiplexedConnection::clone(&connection);
+            let Some(live) = self.current.load_full() else { return };
+            let mut handle = live.connection.clone();
             match timeout(STEP_TIMEOUT, self.script.probe(&mut handle)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => drop(self.breaks(&connection, cause_of(&error), error.category())),
-                Err(_) => drop(self.breaks(&connection, Cause::Timeout, "a probe")),
+                Ok(Err(error)) => drop(self.breaks(&live, cause_of(&error), error.category())),
+                Err(_) => drop(self.breaks(&live, Cause::Timeout, "a probe")),
             }
         }
     }

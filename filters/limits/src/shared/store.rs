@@ -12,6 +12,7 @@ use super::events::{Cause, StoreEvents};
 use super::link::{Link, Unavailable};
 use super::script::{self, Grant, Step};
 use crate::bucket::{Key, Rate, Refused, Ticket};
+use crate::budgets::{BudgetLine, BudgetReply, BudgetStep};
 use crate::events::LimitKind;
 
 /// Settlements that wait to be sent; beyond them one is dropped, and the refill brings back what it would have.
@@ -67,6 +68,46 @@ impl SharedStore {
         rate: Rate,
     ) -> Result<Result<Grant, Refused>, Unavailable> {
         self.link.run(&script::name(kind, &key), step, rate).await
+    }
+
+    /// The connection to the store, by number; `None` while it is down, and the failure is counted then.
+    pub(crate) fn generation(&self) -> Result<u64, Unavailable> {
+        self.link.generation().ok_or_else(|| {
+            self.link.events.failed(Cause::Open);
+            Unavailable
+        })
+    }
+
+    /// Whether this is the connection that is used.
+    pub(crate) fn is_generation(&self, generation: u64) -> bool {
+        self.link.generation() == Some(generation)
+    }
+
+    /// Returns when there is a new connection.
+    ///
+    /// # Cancel safety
+    /// May be dropped.
+    pub(crate) async fn connected(&self) {
+        self.link.connected().await;
+    }
+
+    /// Carries out one step on budgets, on this connection and no other.
+    ///
+    /// # Cancel safety
+    /// A step that was sent may take effect although nobody waits for its answer any more.
+    pub(crate) async fn run_budgets(
+        &self,
+        generation: u64,
+        step: BudgetStep,
+        node: &str,
+        lines: &[BudgetLine],
+    ) -> Result<BudgetReply, Unavailable> {
+        self.link.run_budgets(generation, step, node, lines).await
+    }
+
+    /// A settlement could not be handed on, and is told another way.
+    pub(crate) fn settlement_failed(&self) {
+        self.link.events.failed(Cause::Settlement);
     }
 
     /// Ends a reservation, in the background.

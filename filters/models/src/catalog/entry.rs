@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backend::Backend;
+use dgx_gateway_filter::money::CallTarget;
+
+use crate::backend::{Backend, Domain};
 
 /// Connect failures in a row after which an entry is skipped.
 const FAILURES_BEFORE_SKIP: u32 = 3;
@@ -37,6 +39,15 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// A call that this step of the route makes.
+    pub(crate) fn as_target(&self) -> CallTarget {
+        CallTarget {
+            backend_id: Arc::clone(&self.backend.id),
+            upstream_model: Arc::clone(&self.model),
+            local: self.backend.domain == Domain::Local,
+        }
+    }
+
     /// Context length there, in tokens: as configured, else as the backend publishes it.
     #[must_use]
     pub fn max_model_len(&self) -> Option<u64> {
