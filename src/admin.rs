@@ -1,16 +1,31 @@
-//! The admin listener: metrics, and the same health pages as the public one. No authentication, so it listens on
-//! the loopback unless told otherwise.
+//! The admin listener: metrics, reload, and the same health pages as the public one. No authentication, so it listens
+//! on the loopback unless told otherwise.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind};
 use prometheus::{Encoder, TextEncoder};
+use tower::ServiceExt;
 
-/// The router of the admin listener: `/metrics` beside the given pages.
-pub fn router(registry: prometheus::Registry, pages: Router) -> Router {
-    pages.route("/metrics", get(move || async move { metrics(&registry) }))
+use crate::registry::ADMIN_PAGES;
+use crate::reload::service::Asking;
+use crate::world::World;
+
+/// The router of the admin listener: `/metrics` and `/reload`, and the pages of the world in use.
+pub fn router(registry: prometheus::Registry, world: Arc<ArcSwap<World>>, asking: Asking) -> Router {
+    Router::new()
+        .route("/metrics", get(move || async move { metrics(&registry) }))
+        .route("/reload", post(move || asking.answer()))
+        .fallback(async move |request: Request| {
+            let pages = world.load().endpoints.get(ADMIN_PAGES).cloned().unwrap_or_default();
+            pages.oneshot(request).await
+        })
 }
 
 /// The endpoint kind `metrics`: the same page on the public listener, where `server.metrics_on_public` wants it.
@@ -20,7 +35,8 @@ impl EndpointKind for MetricsPage {
     const NAME: &'static str = "metrics";
 
     fn build(env: &BuildEnv) -> Result<Router, BuildError> {
-        Ok(router(env.metrics.clone(), Router::new()))
+        let registry = env.metrics.clone();
+        Ok(Router::new().route("/metrics", get(move || async move { metrics(&registry) })))
     }
 }
 

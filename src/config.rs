@@ -108,6 +108,22 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Puts what only a restart changes back to how the process runs. Gives the keys that were changed.
+    pub fn keep_what_runs(&mut self, runs: &Self) -> Vec<&'static str> {
+        let mut changed = self.server.keep_what_runs(&runs.server);
+        if self.data_dir != runs.data_dir {
+            self.data_dir.clone_from(&runs.data_dir);
+            changed.push("data_dir");
+        }
+        if self.log.format != runs.log.format {
+            self.log.format = runs.log.format;
+            changed.push("log.format");
+        }
+        changed
+    }
+}
+
 /// Parses a list of routes in the form of the configuration file; used for the built-in table.
 ///
 /// # Errors
@@ -148,9 +164,10 @@ fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<ConfigFile>,
 fn find(overrides: &Overrides, ambient: &Ambient) -> Result<Option<ConfigFile>, Vec<Problem>> {
     let named = overrides.config.clone().or_else(|| ambient.var("DGX_GATEWAY_CONFIG").map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(ConfigFile { path, text })),
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+    match ambient.config_file(&path) {
+        Ok(Some(text)) => Ok(Some(ConfigFile { path, text })),
+        Ok(None) if named.is_none() => Ok(None),
+        Ok(None) => Err(vec![Problem::at("", "cannot be read: there is no such file").in_file(path)]),
         Err(error) => Err(vec![Problem::at("", format!("cannot be read: {error}")).in_file(path)]),
     }
 }

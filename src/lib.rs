@@ -12,6 +12,7 @@
 //! | [`route`] | finds the route of a request |
 //! | [`proxy`] | the phases of a request |
 //! | [`upstream`] | addresses, peers, services inside the process |
+//! | [`reload`] | puts a changed configuration into use while requests run |
 //! | `reply` | turns an error into a response |
 //! | [`admin`] | metrics listener |
 //! | [`telemetry`] | logs and the core's metrics |
@@ -23,6 +24,7 @@ pub mod config;
 pub mod plugins;
 pub mod proxy;
 pub mod registry;
+pub mod reload;
 mod reply;
 pub mod route;
 pub mod server;

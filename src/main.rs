@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(overrides: &Overrides, ambient: &Ambient) -> ExitCode {
-    match server::serve(overrides, ambient, &registry()) {
+    match server::serve(overrides, ambient, registry()) {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::Cut) => ExitCode::FAILURE,
         Err(StartError::Config(problems)) => {
@@ -102,7 +102,7 @@ fn serve(overrides: &Overrides, ambient: &Ambient) -> ExitCode {
 }
 
 fn check(overrides: &Overrides, ambient: &Ambient) -> ExitCode {
-    match with_warnings(|| server::check(overrides, ambient, &registry())) {
+    match with_warnings(|| server::check(overrides, ambient, registry())) {
         Ok(()) => {
             say(&mut std::io::stdout(), "The configuration is valid.\n");
             ExitCode::SUCCESS
@@ -150,9 +150,8 @@ fn not_yet(file: &str) -> ExitCode {
 }
 
 fn show(overrides: &Overrides, ambient: &Ambient) -> ExitCode {
-    let registry = registry();
     let shown =
-        server::check(overrides, ambient, &registry).and_then(|()| show::effective(overrides, ambient, &registry));
+        server::check(overrides, ambient, registry()).and_then(|()| show::effective(overrides, ambient, &registry()));
     match shown {
         Ok(text) => {
             say(&mut std::io::stdout(), &text);

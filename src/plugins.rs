@@ -12,8 +12,10 @@ use dgx_gateway_filter::yaml;
 use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind, Filter, FilterKind, Problem, ServiceKind};
 use serde_yaml::{Mapping, Value};
 
-type BuildService = Box<dyn FnOnce(&mut BuildEnv) -> Result<(), BuildError>>;
-type BuildFilter = Box<dyn FnOnce(&BuildEnv) -> Result<Arc<dyn Filter>, BuildError>>;
+/// Builds a service that was checked.
+pub type BuildService = Box<dyn FnOnce(&mut BuildEnv) -> Result<(), BuildError>>;
+/// Builds a filter that was checked.
+pub type BuildFilter = Box<dyn FnOnce(&BuildEnv) -> Result<Arc<dyn Filter>, BuildError>>;
 type CheckService = fn(&Mapping, &Ambient, &mut Views) -> Result<BuildService, Vec<Problem>>;
 type CheckFilter = fn(Value) -> Result<BuildFilter, Vec<Problem>>;
 type BuildEndpoint = fn(&BuildEnv) -> Result<axum::Router, BuildError>;

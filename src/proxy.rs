@@ -72,17 +72,6 @@ const CLIENT_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// An error that a filter decided; the answer is in the context.
 const REFUSED: ErrorType = ErrorType::new("Refused");
 
-/// What bodies may take up in this process.
-#[derive(Clone, Debug)]
-pub struct BodyBudgets {
-    /// Most bytes of requests in memory, and again of answers.
-    pub max_held_bytes: usize,
-    /// Most bytes of requests that stream, in memory and on disk.
-    pub max_spooled_bytes: usize,
-    /// Where they are kept on disk.
-    pub spool_dir: PathBuf,
-}
-
 /// The gateway as the engine sees it.
 pub struct Gateway {
     world: Arc<ArcSwap<World>>,
@@ -111,17 +100,17 @@ impl RequestCtx {
 }
 
 impl Gateway {
-    /// A gateway for a world that may be swapped.
+    /// A gateway for a world that may be swapped. Bodies that stream are kept in `spool_dir`.
     #[must_use]
     pub fn new(
         world: Arc<ArcSwap<World>>,
-        bodies: BodyBudgets,
+        spool_dir: PathBuf,
         connections: Arc<Connections>,
         metrics: Arc<CoreMetrics>,
         draining: Arc<Draining>,
     ) -> Self {
-        let (held, held_answers) = (HeldBytes::new(bodies.max_held_bytes), HeldBytes::new(bodies.max_held_bytes));
-        let spools = Spools::new(bodies.spool_dir, bodies.max_spooled_bytes, Arc::clone(&held));
+        let (held, held_answers) = (HeldBytes::new(), HeldBytes::new());
+        let spools = Spools::new(spool_dir, Arc::clone(&held));
         Self {
             world,
             held,
@@ -162,7 +151,9 @@ impl ProxyHttp for Gateway {
     type CTX = RequestCtx;
 
     fn new_ctx(&self) -> RequestCtx {
-        RequestCtx::new(self.world.load_full(), self.held.share(), self.held_answers.share(), Arc::clone(&self.spools))
+        let world = self.world.load_full();
+        let most = world.server.max_held_bytes;
+        RequestCtx::new(world, self.held.share(most), self.held_answers.share(most), Arc::clone(&self.spools))
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {

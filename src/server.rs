@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dgx_gateway_filter::ambient::Ambient;
-use dgx_gateway_filter::audit::{AdminAction, Audit, AuditEvent, AuditRecord};
+use dgx_gateway_filter::audit::AdminAction;
 use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_filter::filter::BackgroundTask;
 use dgx_gateway_filter::health::HealthSource;
@@ -24,8 +24,10 @@ use tokio::sync::Mutex;
 use crate::admin;
 use crate::config::{Config, LogFormat, LogSettings, Overrides};
 use crate::plugins::Registry;
-use crate::proxy::{BodyBudgets, ConnectionGuard, Connections, Gateway};
-use crate::registry::{ADMIN_PAGES, greeting};
+use crate::proxy::{ConnectionGuard, Connections, Gateway};
+use crate::registry::greeting;
+use crate::reload::service::{self, ReloadService};
+use crate::reload::{Reloader, Sources};
 use crate::shutdown::{DrainWatch, Draining};
 use crate::telemetry::{self, CoreMetrics};
 use crate::world::{World, WorldError};
@@ -75,21 +77,10 @@ impl From<WorldError> for StartError {
 ///
 /// # Errors
 /// Every problem.
-pub fn check(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<(), Vec<Problem>> {
+pub fn check(overrides: &Overrides, ambient: &Ambient, registry: Registry) -> Result<(), Vec<Problem>> {
     let _log = telemetry::init(&LogSettings { level: "warn".to_owned(), format: Some(LogFormat::Text) });
-    load(overrides, ambient, registry).map(|_| ())
-}
-
-/// Reads and checks everything, so that all problems are known at once.
-fn load(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<(Config, BuildEnv), Vec<Problem>> {
-    let (config, mut problems) = Config::load(overrides, ambient, &registry.keys())?;
-    let env = build_env(&config, ambient);
-    problems.extend(World::check(&config, registry, &env).err().unwrap_or_default());
-    if problems.is_empty() { Ok((config, env)) } else { Err(problems) }
-}
-
-fn build_env(config: &Config, ambient: &Ambient) -> BuildEnv {
-    BuildEnv::new(Arc::new(SystemClock), ambient.clone(), config.data_dir.clone(), prometheus::Registry::new())
+    let sources = Sources { overrides: overrides.clone(), ambient: ambient.clone(), registry };
+    sources.load(ambient, None).map(|_| ())
 }
 
 /// How the process ended.
@@ -105,44 +96,45 @@ pub enum Ended {
 ///
 /// # Errors
 /// It cannot start.
-pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: &Registry) -> Result<Ended, StartError> {
-    let (config, mut env) = load(overrides, ambient, registry).map_err(StartError::Config)?;
-    let _log = telemetry::init(&config.log);
-    let metrics = CoreMetrics::register(&env.metrics)?;
-    let world = World::build(&config, registry, &mut env)?;
+pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: Registry) -> Result<Ended, StartError> {
+    let sources = Sources { overrides: overrides.clone(), ambient: ambient.clone(), registry };
+    let read = ambient.anew();
+    let (config, prepared, _) = sources.load(&read, None).map_err(StartError::Config)?;
+    let log = telemetry::init(&config.log);
+    let metrics = prometheus::Registry::new();
+    let mut env = BuildEnv::new(Arc::new(SystemClock), read, config.data_dir.clone(), metrics.clone());
+    let core = CoreMetrics::register(&metrics)?;
+    let draining = Arc::new(Draining::default());
+    env.health.add(Arc::clone(&draining) as Arc<dyn HealthSource>);
+    let world = World::build(prepared, &sources.registry, &mut env)?;
+    let world = Arc::new(ArcSwap::from_pointee(world));
+    env.in_use(None);
     let admin_listener = bind(config.server.admin_listen)?;
     // the engine binds later and would panic: find out now
     drop(bind(config.server.listen)?);
 
-    let draining = Arc::new(Draining::default());
-    env.health.add(Arc::clone(&draining) as Arc<dyn HealthSource>);
-    let pages = world.endpoints.get(ADMIN_PAGES).cloned().unwrap_or_default();
-    let admin =
-        AdminService { listener: Mutex::new(Some(admin_listener)), router: admin::router(env.metrics.clone(), pages) };
-
     let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
     server.bootstrap();
-    let public = public_service(&server, &config, world, Arc::clone(&metrics), Arc::clone(&draining));
+    let public = public_service(&server, &config, Arc::clone(&world), Arc::clone(&core), Arc::clone(&draining));
     server.add_service(public);
-    server.add_service(background_service("admin", admin));
     for task in env.take_tasks() {
         server.add_service(background_service(task.name, TaskService(Mutex::new(Some(task)))));
     }
     announce(&env, &config);
-    record(&env, AdminAction::Start, true, Some(env!("CARGO_PKG_VERSION")));
-    let watch = DrainWatch { draining: Arc::clone(&draining), metrics, limit: config.server.drain };
+    let watch = DrainWatch { draining: Arc::clone(&draining), metrics: core, world: Arc::clone(&world) };
+    let reloader = Reloader::new(sources, config, env, Arc::clone(&world), Arc::clone(&draining), log)?;
+    let reloader = Arc::new(reloader);
+    let (reloads, asking) = ReloadService::new(Arc::clone(&reloader));
+    let router = admin::router(metrics, world, asking);
+    server
+        .add_service(background_service("admin", AdminService { listener: Mutex::new(Some(admin_listener)), router }));
+    server.add_service(background_service("reload", reloads));
+    reloader.record(AdminAction::Start, true, env!("CARGO_PKG_VERSION"));
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
     let detail = if draining.was_cut() { "requests were cut" } else { "drained" };
-    record(&env, AdminAction::Stop, !draining.was_cut(), Some(detail));
-    env.end();
+    reloader.record(AdminAction::Stop, !draining.was_cut(), detail);
+    reloader.end();
     Ok(if draining.was_cut() { Ended::Cut } else { Ended::Drained })
-}
-
-/// Tells the audit log, if there is one, what the process does.
-fn record(env: &BuildEnv, action: AdminAction, ok: bool, detail: Option<&str>) {
-    if let Ok(audit) = env.service::<Arc<dyn Audit>>() {
-        audit.record(&AuditRecord::of(AuditEvent::Admin { action, ok, detail }));
-    }
 }
 
 fn engine_settings(config: &Config) -> ServerConf {
@@ -158,22 +150,13 @@ fn engine_settings(config: &Config) -> ServerConf {
 fn public_service(
     server: &Server,
     config: &Config,
-    world: World,
+    world: Arc<ArcSwap<World>>,
     metrics: Arc<CoreMetrics>,
     draining: Arc<Draining>,
 ) -> Service<impl pingora::apps::ServerApp + use<>> {
     let connections = Arc::new(Connections::default());
-    let gateway = Gateway::new(
-        Arc::new(ArcSwap::from_pointee(world)),
-        BodyBudgets {
-            max_held_bytes: config.server.max_held_bytes,
-            max_spooled_bytes: config.server.max_spooled_bytes,
-            spool_dir: config.data_dir.clone(),
-        },
-        Arc::clone(&connections),
-        metrics,
-        draining,
-    );
+    let gateway =
+        Gateway::new(Arc::clone(&world), config.data_dir.clone(), Arc::clone(&connections), metrics, draining);
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
@@ -181,7 +164,7 @@ fn public_service(
     let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
     h2.initial_window_size(H2_STREAM_WINDOW).initial_connection_window_size(H2_CONNECTION_WINDOW);
     proxy.h2_options = Some(h2);
-    let app = ConnectionGuard::new(proxy, config.server.max_connections, connections);
+    let app = ConnectionGuard::new(proxy, world, connections);
     let mut service = Service::new("public".to_owned(), app);
     service.add_tcp_with_settings(&config.server.listen.to_string(), TcpSocketOptions::default());
     service
@@ -234,11 +217,8 @@ struct TaskService(Mutex<Option<BackgroundTask>>);
 
 #[async_trait]
 impl BackgroundService for TaskService {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
+    async fn start(&self, shutdown: ShutdownWatch) {
         let Some(task) = self.0.lock().await.take() else { return };
-        tokio::select! {
-            () = task.run => tracing::debug!(task = task.name, "background task ended"),
-            _ = shutdown.changed() => {}
-        }
+        service::run(task, shutdown).await;
     }
 }

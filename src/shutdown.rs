@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::telemetry::CoreMetrics;
+use crate::world::World;
 
 /// How long new requests are still taken after a stop signal, so that whoever balances load can notice.
 const STILL_TAKEN: Duration = Duration::from_secs(5);
@@ -66,15 +68,15 @@ pub struct DrainWatch {
     pub draining: Arc<Draining>,
     /// Knows what is running.
     pub metrics: Arc<CoreMetrics>,
-    /// How long running requests may take.
-    pub limit: Duration,
+    /// Says how long running requests may take.
+    pub world: Arc<ArcSwap<World>>,
 }
 
 impl DrainWatch {
     /// Returns when nothing runs any more, or when the time is over.
     async fn drained(&self) {
         self.draining.begin();
-        let end = Instant::now() + self.limit;
+        let end = Instant::now() + self.world.load().server.drain;
         let mut quiet = Duration::ZERO;
         while quiet < QUIET && Instant::now() < end {
             tokio::time::sleep(TICK).await;
@@ -109,7 +111,6 @@ impl ShutdownSignalWatch for DrainWatch {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
     upgrade: Signal,
 }
 
@@ -118,7 +119,6 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
             upgrade: signal(SignalKind::user_defined2())?,
         })
     }
@@ -130,7 +130,6 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => tracing::warn!("SIGHUP ignored: this version does not reload; restart it"),
                 _ = self.upgrade.recv() => tracing::warn!("SIGUSR2 ignored: this version does not hand over; restart it"),
             }
         }

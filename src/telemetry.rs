@@ -14,6 +14,7 @@ use http::Method;
 use pingora::Error;
 use pingora::proxy::Session;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use tracing_subscriber::{EnvFilter, reload};
 
 use self::json::JsonLines;
 use self::lines::{Lines, MakeLine};
@@ -34,30 +35,58 @@ const OVERHEAD_BUCKETS: [f64; 14] =
 const QUIET: &str = "pingora_core=warn,pingora_proxy=off,pingora_pool=warn,hyper_util=warn,h2=warn";
 
 /// The log of the process. What has gathered of it is written at the latest when this is dropped.
-pub struct Log(Arc<Lines>);
+pub struct Log {
+    lines: Arc<Lines>,
+    /// Changes what is logged; `None` where logging was set up before.
+    set: Option<SetFilter>,
+}
+
+type SetFilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+impl Log {
+    /// Logs by these settings from now on; their form stays that of the start.
+    pub fn follow(&self, settings: &LogSettings) {
+        if let Some(set) = &self.set {
+            set(filter(settings));
+        }
+    }
+}
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.0.flush();
+        self.lines.flush();
     }
+}
+
+fn filter(settings: &LogSettings) -> EnvFilter {
+    EnvFilter::try_new(format!("{QUIET},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
 /// Sets logging up for the process; the engine's own messages go the same way. Does nothing the second time.
 #[must_use]
 pub fn init(settings: &LogSettings) -> Log {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.level)).unwrap_or_else(|_| EnvFilter::new("info"));
     let text = match settings.format {
         Some(format) => format == LogFormat::Text,
         None => std::io::stderr().is_terminal(),
     };
     let lines = Lines::start(Box::new(std::io::stderr()));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(MakeLine(Arc::clone(&lines)));
-    let installed = if text { builder.try_init() } else { builder.event_format(JsonLines).try_init() };
-    if installed.is_err() {
-        tracing::debug!("logging was set up before");
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(settings)).with_writer(MakeLine(Arc::clone(&lines)));
+    let (set, installed): (SetFilter, _) = if text {
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        (Box::new(move |filter| said(handle.reload(filter))), builder.try_init())
+    } else {
+        let builder = builder.event_format(JsonLines).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (Box::new(move |filter| said(handle.reload(filter))), builder.try_init())
+    };
+    Log { lines, set: installed.is_ok().then_some(set) }
+}
+
+fn said(result: Result<(), reload::Error>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "what is logged cannot be changed");
     }
-    Log(lines)
 }
 
 /// Label of requests that were refused before their tenant was known, and of public pages.

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::services::RequestObserver;
 use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
@@ -11,7 +12,7 @@ use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BodyNeed, BuildEnv, BuildError, Problem};
 
 use crate::config::{Config, FilterEntry, FixedEnd, RouteEnd, RouteSpec, Server, parse_routes};
-use crate::plugins::{FilterKindEntry, Registry};
+use crate::plugins::{BuildFilter, BuildService, FilterKindEntry, Registry};
 use crate::route::{End, Fixed, Route, RouteFilter, RouteTable};
 
 /// Longest time for the connection to an upstream that a route names by URL.
@@ -49,37 +50,50 @@ pub enum WorldError {
     Config(Vec<Problem>),
 }
 
-impl World {
-    /// Checks all plug-ins and routes and reports every problem; builds them when there is none.
+/// A configuration that was checked as a whole; what it takes to build its world.
+pub struct Prepared {
+    builders: Vec<(&'static str, BuildService)>,
+    plans: Vec<RoutePlan>,
+    max_upload_bytes: usize,
+    server: Server,
+}
+
+impl Prepared {
+    /// Checks all plug-ins and routes and reports every problem. Each file is read once.
     ///
     /// # Errors
-    /// The configuration is wrong, or the surroundings do not allow it.
-    pub fn build(config: &Config, registry: &Registry, env: &mut BuildEnv) -> Result<Self, WorldError> {
+    /// Every problem.
+    pub fn check(
+        config: &Config,
+        registry: &Registry,
+        ambient: &Ambient,
+        now: SystemTime,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let builders = check_services(config, registry, env, &mut problems);
+        let builders = check_services(config, registry, ambient, now, &mut problems);
         let plans = plan_routes(config, registry, &mut problems);
         if !problems.is_empty() {
-            return Err(WorldError::Config(located(problems, config)));
+            return Err(located(problems, config));
         }
+        let max_upload_bytes = config.server.max_upload_bytes;
+        Ok(Self { builders, plans, max_upload_bytes, server: config.server.clone() })
+    }
+}
+
+impl World {
+    /// Builds the world of a checked configuration.
+    ///
+    /// # Errors
+    /// The surroundings do not allow it.
+    pub fn build(prepared: Prepared, registry: &Registry, env: &mut BuildEnv) -> Result<Self, WorldError> {
+        let Prepared { builders, plans, max_upload_bytes, server } = prepared;
         for (name, build) in builders {
             build(env).map_err(|source| WorldError::Build { part: name.to_owned(), source })?;
         }
         let endpoints = build_endpoints(registry, env)?;
-        let routes = build_routes(plans, config, registry, &endpoints, env)?;
+        let routes = build_routes(plans, max_upload_bytes, registry, &endpoints, env)?;
         let observer = env.service::<Arc<dyn RequestObserver>>().ok().map(|observer| Arc::clone(&*observer));
-        let (renderer, server) = (Arc::clone(&registry.renderer), config.server.clone());
-        Ok(Self { endpoints, routes, renderer, server, observer })
-    }
-
-    /// Checks without building.
-    ///
-    /// # Errors
-    /// Every problem.
-    pub fn check(config: &Config, registry: &Registry, env: &BuildEnv) -> Result<(), Vec<Problem>> {
-        let mut problems = Vec::new();
-        check_services(config, registry, env, &mut problems);
-        plan_routes(config, registry, &mut problems);
-        if problems.is_empty() { Ok(()) } else { Err(located(problems, config)) }
+        Ok(Self { endpoints, routes, renderer: Arc::clone(&registry.renderer), server, observer })
     }
 }
 
@@ -87,18 +101,18 @@ impl World {
 fn check_services(
     config: &Config,
     registry: &Registry,
-    env: &BuildEnv,
+    ambient: &Ambient,
+    now: SystemTime,
     problems: &mut Vec<Problem>,
 ) -> Vec<(&'static str, BuildService)> {
     let mut views = Views::default();
     let mut builders = Vec::new();
     for service in &registry.services {
-        match (service.check)(&config.sections, &env.ambient, &mut views) {
+        match (service.check)(&config.sections, ambient, &mut views) {
             Ok(build) => builders.push((service.name, build)),
             Err(found) => problems.extend(found),
         }
     }
-    let now = env.clock.wall();
     problems.extend(registry.cross_checks.iter().flat_map(|check| check(&views, now)));
     builders
 }
@@ -109,9 +123,6 @@ fn located(problems: Vec<Problem>, config: &Config) -> Vec<Problem> {
         None => problems,
     }
 }
-
-type BuildService = Box<dyn FnOnce(&mut BuildEnv) -> Result<(), BuildError>>;
-type BuildFilter = Box<dyn FnOnce(&BuildEnv) -> Result<Arc<dyn dgx_gateway_filter::Filter>, BuildError>>;
 
 struct RoutePlan {
     spec: RouteSpec,
@@ -192,7 +203,7 @@ fn build_endpoints(registry: &Registry, env: &BuildEnv) -> Result<HashMap<&'stat
 
 fn build_routes(
     plans: Vec<RoutePlan>,
-    config: &Config,
+    max_upload_bytes: usize,
     registry: &Registry,
     endpoints: &HashMap<&'static str, axum::Router>,
     env: &BuildEnv,
@@ -222,7 +233,7 @@ fn build_routes(
             protected: built.iter().any(|entry| entry.filter.authenticates()),
             filters: built,
             need,
-            max_body_bytes: spec.max_body_bytes.or(spec.upload.then_some(config.server.max_upload_bytes)),
+            max_body_bytes: spec.max_body_bytes.or(spec.upload.then_some(max_upload_bytes)),
             dialect,
             end,
             overhead: OnceLock::new(),

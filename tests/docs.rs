@@ -46,7 +46,7 @@ fn a_route_may_name_a_dialect_that_there_is() {
         let route =
             format!("routes: [{{path: /x, methods: [GET], dialect: {dialect}, upstream: 'http://127.0.0.1:9'}}]");
         fs::write(&file, route).unwrap();
-        check(&Overrides { config: Some(file) }, &Ambient::default(), &registry())
+        check(&Overrides { config: Some(file) }, &Ambient::default(), registry())
     };
     assert!(checked("messages").is_ok());
     let refused = format!("{:?}", checked("klingon"));
@@ -63,7 +63,7 @@ fn every_example_configuration_is_valid() {
     assert!(main.len() >= 3, "{main:?}");
     for path in &main {
         let overrides = Overrides { config: Some(path.clone()) };
-        let checked = check(&overrides, &Ambient::default(), &registry());
+        let checked = check(&overrides, &Ambient::default(), registry());
         assert!(checked.is_ok(), "{}: {checked:?}", path.display());
     }
     let texts: String = main.iter().map(read).collect();
@@ -79,7 +79,7 @@ fn an_example_configuration_that_is_wrong_would_be_noticed() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), broken).unwrap();
     let overrides = Overrides { config: Some(file.path().to_owned()) };
-    assert!(check(&overrides, &Ambient::default(), &registry()).is_err());
+    assert!(check(&overrides, &Ambient::default(), registry()).is_err());
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_price_table_that_is_wrong_is_told_with_its_file_line_and_key() {
     let (file, pricing) = (dir.path().join("gateway.yaml"), dir.path().join("pricing.yaml"));
     fs::write(&file, format!("pricing_file: {}", pricing.display())).unwrap();
     fs::write(&pricing, "version: 1\nentries:\n  - {backend: a, model: m, input: dear}\n").unwrap();
-    let problems = check(&Overrides { config: Some(file) }, &Ambient::default(), &registry()).unwrap_err();
+    let problems = check(&Overrides { config: Some(file) }, &Ambient::default(), registry()).unwrap_err();
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert!(told[0].starts_with(&format!("{}:3: entries[0].input: must be", pricing.display())), "{told:?}");
 }

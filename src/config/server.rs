@@ -168,6 +168,23 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Puts what only a restart changes back to how the process runs. Gives the keys that were changed.
+    pub(super) fn keep_what_runs(&mut self, runs: &Self) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        if std::mem::replace(&mut self.listen, runs.listen) != runs.listen {
+            changed.push("server.listen");
+        }
+        if std::mem::replace(&mut self.admin_listen, runs.admin_listen) != runs.admin_listen {
+            changed.push("server.admin_listen");
+        }
+        if std::mem::replace(&mut self.threads, runs.threads) != runs.threads {
+            changed.push("server.threads");
+        }
+        changed
+    }
+}
+
 struct Checker<'a> {
     ambient: &'a Ambient,
     problems: &'a mut Vec<Problem>,

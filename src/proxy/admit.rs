@@ -170,7 +170,7 @@ async fn read_start(session: &mut Session, ctx: &mut RequestCtx) -> Result<Begin
         coding: None, // a body that streams passes as it comes
         until: started + ctx.world.server.total_timeout,
     };
-    let spool = ctx.spools.open();
+    let spool = ctx.spools.open(ctx.world.server.max_spooled_bytes, ctx.world.server.max_held_bytes);
     let chain = &mut ctx.chain;
     let look = |session: &Session, piece: Option<&_>| {
         if let Some(piece) = piece {

@@ -26,17 +26,16 @@ const AHEAD: usize = 1024 * 1024;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes of bodies of one kind, requests or answers, held by the whole process.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct HeldBytes {
-    limit: usize,
     used: AtomicUsize,
 }
 
 impl HeldBytes {
-    /// An empty budget of `limit` bytes.
+    /// An empty budget.
     #[must_use]
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    pub fn new() -> Arc<Self> {
+        Arc::default()
     }
 
     /// Bytes in use.
@@ -45,10 +44,11 @@ impl HeldBytes {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// One request's share, empty at first.
+    /// One request's share, empty at first. With it, all together hold at most `limit`: what is configured may change
+    /// from one request to the next.
     #[must_use]
-    pub fn share(self: &Arc<Self>) -> Held {
-        Held { budget: Arc::clone(self), bytes: 0 }
+    pub fn share(self: &Arc<Self>, limit: usize) -> Held {
+        Held { budget: Arc::clone(self), limit, bytes: 0 }
     }
 }
 
@@ -56,6 +56,7 @@ impl HeldBytes {
 #[derive(Debug)]
 pub struct Held {
     budget: Arc<HeldBytes>,
+    limit: usize,
     bytes: usize,
 }
 
@@ -72,7 +73,7 @@ impl Held {
         if more == 0 {
             return true;
         }
-        let fits = |used: usize| used.checked_add(more).filter(|sum| *sum <= self.budget.limit);
+        let fits = |used: usize| used.checked_add(more).filter(|sum| *sum <= self.limit);
         let granted = self.budget.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok();
         if granted {
             self.bytes += more;
@@ -315,9 +316,9 @@ mod tests {
 
     #[test]
     fn shares_never_exceed_the_budget_and_are_given_back() {
-        let budget = HeldBytes::new(100);
-        let mut a = budget.share();
-        let mut b = budget.share();
+        let budget = HeldBytes::new();
+        let mut a = budget.share(100);
+        let mut b = budget.share(100);
         assert!(a.raise_to(60) && b.raise_to(40));
         assert!(!a.raise_to(61));
         assert!(a.raise_to(10), "a share never shrinks, so this asks for nothing");

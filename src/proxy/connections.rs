@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+use crate::world::World;
 
 /// Longest time without a running request: above the keep-alive of 75 s, so that it only meets what the engine
 /// does not end itself.
@@ -75,22 +77,39 @@ impl Connection {
 /// The engine's application behind a connection cap and an idle limit.
 pub struct ConnectionGuard<A> {
     inner: Arc<A>,
-    slots: Semaphore,
+    /// Connections that are open.
+    taken: AtomicUsize,
+    world: Arc<ArcSwap<World>>,
     connections: Arc<Connections>,
 }
 
 impl<A> ConnectionGuard<A> {
-    /// Wraps an application.
+    /// Wraps an application. The world says how many connections there may be.
     #[must_use]
-    pub fn new(inner: A, most: usize, connections: Arc<Connections>) -> Self {
-        Self { inner: Arc::new(inner), slots: Semaphore::new(most), connections }
+    pub fn new(inner: A, world: Arc<ArcSwap<World>>, connections: Arc<Connections>) -> Self {
+        Self { inner: Arc::new(inner), taken: AtomicUsize::new(0), world, connections }
+    }
+
+    fn slot(&self) -> Option<Slot<'_>> {
+        let most = self.world.load().server.max_connections;
+        let room = |taken: usize| (taken < most).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, room).ok().map(|_| Slot(&self.taken))
+    }
+}
+
+/// One of the connections that there may be.
+struct Slot<'a>(&'a AtomicUsize);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for ConnectionGuard<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let Ok(_slot) = self.slots.try_acquire() else {
+        let Some(_slot) = self.slot() else {
             tracing::warn!("connection refused: server.max_connections is reached");
             return None;
         };

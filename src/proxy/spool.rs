@@ -31,19 +31,19 @@ pub struct Spools {
 }
 
 impl Spools {
-    /// Files go to `dir`, which is made when it is needed. `max_bytes` bounds all spools together; what they keep in
-    /// memory is taken from `memory`, too.
+    /// Files go to `dir`, which is made when it is needed. What spools keep in memory is taken from `memory`, too.
     #[must_use]
-    pub fn new(dir: PathBuf, max_bytes: usize, memory: Arc<HeldBytes>) -> Arc<Self> {
+    pub fn new(dir: PathBuf, memory: Arc<HeldBytes>) -> Arc<Self> {
         let disk = Arc::new(Semaphore::new(DISK_OPERATIONS));
-        Arc::new(Self { dir, budget: HeldBytes::new(max_bytes), memory, disk })
+        Arc::new(Self { dir, budget: HeldBytes::new(), memory, disk })
     }
 
-    /// An empty spool.
-    pub(super) fn open(self: &Arc<Self>) -> Spool {
+    /// An empty spool. With it, all together hold at most `most_bytes`, of which, with other bodies, `most_held` stand
+    /// in memory.
+    pub(super) fn open(self: &Arc<Self>, most_bytes: usize, most_held: usize) -> Spool {
         Spool {
-            share: self.budget.share(),
-            memory: self.memory.share(),
+            share: self.budget.share(most_bytes),
+            memory: self.memory.share(most_held),
             home: Arc::clone(self),
             file: None,
             written: 0,
@@ -176,10 +176,13 @@ mod tests {
 
     use super::*;
 
-    fn spools(max_bytes: usize) -> (tempfile::TempDir, Arc<HeldBytes>, Arc<Spools>) {
+    /// Bytes that no test comes near.
+    const MANY: usize = 1 << 30;
+
+    fn spools() -> (tempfile::TempDir, Arc<HeldBytes>, Arc<Spools>) {
         let dir = tempfile::tempdir().unwrap();
-        let memory = HeldBytes::new(1 << 30);
-        let spools = Spools::new(dir.path().join("data"), max_bytes, Arc::clone(&memory));
+        let memory = HeldBytes::new();
+        let spools = Spools::new(dir.path().join("data"), Arc::clone(&memory));
         (dir, memory, spools)
     }
 
@@ -196,9 +199,9 @@ mod tests {
 
     #[tokio::test]
     async fn small_bodies_stay_in_memory_and_large_ones_in_a_file_without_a_name() {
-        let (dir, memory, spools) = spools(1 << 30);
+        let (dir, memory, spools) = spools();
         let data = dir.path().join("data");
-        let mut spool = spools.open();
+        let mut spool = spools.open(MANY, MANY);
         spool.append(&vec![7; MEMORY].into()).await.unwrap();
         assert!(spool.file.is_none() && !data.exists());
         assert_eq!((spools.budget.used(), memory.used()), (MEMORY, MEMORY));
@@ -213,8 +216,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_budget_is_met_exactly() {
-        let (_dir, _memory, spools) = spools(1000);
-        let (mut a, mut b) = (spools.open(), spools.open());
+        let (_dir, _memory, spools) = spools();
+        let (mut a, mut b) = (spools.open(1000, MANY), spools.open(1000, MANY));
         a.append(&vec![1; 600].into()).await.unwrap();
         b.append(&vec![2; 400].into()).await.unwrap();
         let error = b.append(&Bytes::from_static(b"x")).await.unwrap_err();
@@ -226,8 +229,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_an_error_of_storage() {
-        let (_dir, _memory, spools) = spools(1 << 30);
-        let mut spool = spools.open();
+        let (_dir, _memory, spools) = spools();
+        let mut spool = spools.open(MANY, MANY);
         spool.file = Some(Arc::new(File::options().write(true).open("/dev/full").unwrap()));
         spool.append(&vec![1; MEMORY].into()).await.unwrap();
         for _ in 0..2 {
@@ -240,8 +243,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_append_that_was_dropped_can_be_made_again() {
-        let (_dir, _memory, spools) = spools(1 << 30);
-        let mut spool = spools.open();
+        let (_dir, _memory, spools) = spools();
+        let mut spool = spools.open(MANY, MANY);
         spool.append(&vec![1; MEMORY].into()).await.unwrap();
         for polls in 0..4 {
             let piece = Bytes::from(vec![u8::try_from(polls).unwrap(); MEMORY]);
@@ -267,8 +270,8 @@ mod tests {
         fn gives_back_what_it_took(sizes in prop::collection::vec(0..MEMORY * 2, 0..6), step in 1..MEMORY * 3) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             runtime.block_on(async {
-                let (_dir, _memory, spools) = spools(1 << 30);
-                let mut spool = spools.open();
+                let (_dir, _memory, spools) = spools();
+                let mut spool = spools.open(MANY, MANY);
                 let mut expected = Vec::new();
                 for (index, size) in sizes.into_iter().enumerate() {
                     let piece: Vec<u8> = (0..size).map(|at| u8::try_from((at * 31 + index) % 251).unwrap()).collect();

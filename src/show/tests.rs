@@ -128,7 +128,7 @@ fn what_is_shown_is_a_valid_file_that_shows_the_same() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &shown).unwrap();
         let overrides = Overrides { config: Some(file.path().to_owned()) };
-        let checked = dgx_gateway::server::check(&overrides, &Ambient::default(), &registry());
+        let checked = dgx_gateway::server::check(&overrides, &Ambient::default(), registry());
         assert!(checked.is_ok(), "{example}: {checked:?}\n{shown}");
         assert_eq!(show_file(file.path(), &[]), shown, "{example}");
     }

@@ -92,7 +92,7 @@ fn gateway() -> SocketAddr {
         let ambient = Ambient::new(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         std::thread::spawn(move || {
             let registry = Registry::new(Arc::new(OpenAi), ROUTES).endpoint::<Probe>();
-            serve(&Overrides::default(), &ambient, &registry).unwrap();
+            serve(&Overrides::default(), &ambient, registry).unwrap();
         });
         listen
     })

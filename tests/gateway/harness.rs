@@ -293,6 +293,38 @@ impl Gateway {
         (self.child, self.addr, self.admin) = started.await.unwrap().expect("the gateway starts again");
     }
 
+    /// A file of its working directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Puts a file in place as editors and tools do: written beside it, then renamed.
+    pub(crate) fn put(&self, name: &str, content: &str) {
+        let path = self.file(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, content).unwrap();
+        std::fs::rename(&beside, &path).unwrap();
+    }
+
+    /// Asks for a reload; gives status and body.
+    pub(crate) async fn reload(&self) -> (u16, Value) {
+        let mut client = RawClient::connect(self.admin).await.unwrap();
+        client.request(&http::Method::POST, "/reload", &[], b"").await.unwrap();
+        let response = soon("the reload", client.read_response()).await.unwrap();
+        (response.status.as_u16(), serde_json::from_slice(&response.body).unwrap())
+    }
+
+    /// A new HTTP/1.1 connection of somebody with this secret.
+    pub(crate) async fn client_with(&self, secret: &str) -> Client {
+        Client::connect_with(self.addr, secret).await
+    }
+
+    /// Threads of the process.
+    pub(crate) fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
+
     /// A file of its data directory.
     pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.dir.path().join("data").join(name)

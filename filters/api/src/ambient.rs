@@ -1,18 +1,44 @@
-//! Environment variables, captured once, so that no library code reads the process environment.
+//! Environment variables, captured once, so that no library code reads the process environment, and the way to
+//! configuration files.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::files::{FileRead, Journal};
 
 /// What the process was given besides its configuration file.
 #[derive(Clone, Debug, Default)]
 pub struct Ambient {
     variables: HashMap<String, String>,
+    files: Journal,
 }
 
 impl Ambient {
     /// From any list of pairs; `main` passes the process environment, tests pass what they need.
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { variables: variables.into_iter().collect() }
+        Self { variables: variables.into_iter().collect(), files: Journal::default() }
+    }
+
+    /// The same variables, and no file read yet: for the next look at a configuration.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self { variables: self.variables.clone(), files: Journal::default() }
+    }
+
+    /// Reads a configuration file; `None` when there is none. Every file whose change is to bring a reload is read
+    /// through here.
+    ///
+    /// # Errors
+    /// It is there and cannot be read, or is no text.
+    pub fn config_file(&self, path: &Path) -> io::Result<Option<String>> {
+        self.files.read(path)
+    }
+
+    /// The configuration files that were read, or looked for.
+    #[must_use]
+    pub fn config_files(&self) -> Vec<FileRead> {
+        self.files.files()
     }
 
     /// A variable that is set and not empty.
@@ -25,7 +51,7 @@ impl Ambient {
     ///
     /// # Errors
     /// The file is named but cannot be read.
-    pub fn secret(&self, name: &str) -> std::io::Result<Option<String>> {
+    pub fn secret(&self, name: &str) -> io::Result<Option<String>> {
         if let Some(value) = self.var(name) {
             return Ok(Some(value.to_owned()));
         }

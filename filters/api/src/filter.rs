@@ -106,12 +106,15 @@ pub struct BuildEnv {
     pub data_dir: PathBuf,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
-    /// Where parts say what they know of the health of the service.
+    /// Where parts say what they know of the health of the service. Each generation has its own: a part adds its
+    /// sources in every `build`.
     pub health: Arc<HealthBoard>,
     services: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     previous: HashMap<TypeId, Arc<dyn Any + Send + Sync>>,
     tasks: Vec<BackgroundTask>,
     endings: Vec<Box<dyn FnOnce() + Send>>,
+    starts: Vec<Box<dyn FnOnce() + Send>>,
+    restart_needed: Vec<&'static str>,
 }
 
 impl BuildEnv {
@@ -129,7 +132,17 @@ impl BuildEnv {
             previous: HashMap::new(),
             tasks: Vec::new(),
             endings: Vec::new(),
+            starts: Vec::new(),
+            restart_needed: Vec::new(),
         }
+    }
+
+    /// The environment in which the next generation is built: it shares clock, directory and metrics, and knows what
+    /// this one provides.
+    #[must_use]
+    pub fn next(&self, ambient: Ambient) -> Self {
+        let (clock, data_dir) = (Arc::clone(&self.clock), self.data_dir.clone());
+        Self { previous: self.services.clone(), ..Self::new(clock, ambient, data_dir, self.metrics.clone()) }
     }
 
     /// Offers a service to the parts that are built later.
@@ -153,6 +166,31 @@ impl BuildEnv {
     #[must_use]
     pub fn previous<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.previous.get(&TypeId::of::<T>()).and_then(|service| Arc::clone(service).downcast().ok())
+    }
+
+    /// What to do once this generation is in use: at the start of the process, or when a reload has succeeded. What a
+    /// part changes in the state that it took over, it changes here, so that a reload that fails changes nothing.
+    pub fn when_in_use(&mut self, act: impl FnOnce() + Send + 'static) {
+        self.starts.push(Box::new(act));
+    }
+
+    /// Says that a key has changed that only a restart puts into effect; the part goes on as it runs.
+    pub fn restart_needed(&mut self, key: &'static str) {
+        self.restart_needed.push(key);
+    }
+
+    /// The generation is in use now, in place of the one it was made from; called by the core. Gives the keys that
+    /// need a restart.
+    pub fn in_use(&mut self, instead_of: Option<&mut Self>) -> Vec<&'static str> {
+        if let Some(before) = instead_of {
+            let own = std::mem::replace(&mut self.endings, std::mem::take(&mut before.endings));
+            self.endings.extend(own);
+        }
+        self.previous.clear();
+        for act in std::mem::take(&mut self.starts) {
+            act();
+        }
+        std::mem::take(&mut self.restart_needed)
     }
 
     /// Starts work in the background once the runtime is up.

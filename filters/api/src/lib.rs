@@ -18,7 +18,7 @@
 //! | [`budget`] | budgets of tenants, and what was used of them |
 //! | [`views`] | what services have read, for checks over several files |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
-//! | [`ambient`], [`clock`], [`yaml`] | environment, time and configuration files, injected |
+//! | [`ambient`], [`files`], [`clock`], [`yaml`] | environment, configuration files and time, injected |
 
 pub mod ambient;
 pub mod audit;
@@ -29,6 +29,7 @@ pub mod code;
 pub mod error;
 pub mod exchange;
 pub mod facts;
+pub mod files;
 pub mod filter;
 pub mod glob;
 pub mod health;

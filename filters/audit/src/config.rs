@@ -64,11 +64,13 @@ impl ServiceKind for Service {
         };
         let log = match env.previous::<AuditLog>() {
             Some(log) => {
-                log.keep_for(checked.keep_days);
+                let kept = Arc::clone(&log);
+                env.when_in_use(move || kept.keep_for(checked.keep_days));
                 log
             }
             None => start(&keyring, checked.keep_days, env)?,
         };
+        env.health.add(Arc::clone(&log) as Arc<dyn HealthSource>);
         env.provide(Arc::clone(&keyring));
         env.provide::<Arc<dyn Pseudonyms>>(Arc::new(keyring));
         env.provide(Arc::clone(&log));
@@ -80,7 +82,6 @@ impl ServiceKind for Service {
 
 fn start(keyring: &Arc<Keyring>, keep_days: u32, env: &mut BuildEnv) -> Result<Arc<AuditLog>, BuildError> {
     let log = Arc::new(AuditLog::start(env, Arc::clone(keyring), keep_days)?);
-    env.health.add(Arc::clone(&log) as Arc<dyn HealthSource>);
     let closing = Arc::clone(&log);
     env.at_end(move || {
         closing.close(CLOSE);

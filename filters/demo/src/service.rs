@@ -27,7 +27,10 @@ impl ServiceKind for Service {
     }
 
     fn build(_checked: (), env: &mut BuildEnv) -> Result<(), BuildError> {
-        env.provide(Arc::new(EmbeddedUpstreams(vec![("demo", Arc::new(crate::router()))])));
+        let offered = env
+            .previous::<EmbeddedUpstreams>()
+            .unwrap_or_else(|| Arc::new(EmbeddedUpstreams(vec![("demo", Arc::new(crate::router()))])));
+        env.provide(offered);
         Ok(())
     }
 }

@@ -109,10 +109,10 @@ impl Gate {
     /// Checks in the order of the specification; the first failing step answers.
     fn admit(&self, cx: &mut ExchangeCx<'_>) -> Result<(), Refusal> {
         let catalog = self.tokens.catalog();
-        let known = self.authenticate(&catalog, cx).map_err(|refusal| Refusal::OfSecret(Box::new(refusal)))?;
-        let tenant = tenant_choice::resolve(&cx.head.headers, &known.token, &catalog).inspect_err(|refusal| {
+        let known = self.authenticate(catalog, cx).map_err(|refusal| Refusal::OfSecret(Box::new(refusal)))?;
+        let tenant = tenant_choice::resolve(&cx.head.headers, &known.token, catalog).inspect_err(|refusal| {
             if refusal.code == ErrorCode::InvalidAuthorization {
-                self.tell(AuthReason::Tenant, Some(&known.token), &catalog, cx);
+                self.tell(AuthReason::Tenant, Some(&known.token), catalog, cx);
             }
         })?;
         if !known.token.is_usable_from(cx.client_ip()) {
@@ -121,7 +121,7 @@ impl Gate {
                 request.id = &*cx.request.id,
                 "token used from a foreign address"
             );
-            self.tell(AuthReason::Address, Some(&known.token), &catalog, cx);
+            self.tell(AuthReason::Address, Some(&known.token), catalog, cx);
             return Err(refusal::foreign_address().into());
         }
         cx.facts.insert(principal(known, tenant));

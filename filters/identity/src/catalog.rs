@@ -1,10 +1,9 @@
-//! The tokens in use: found by digest, swapped as a whole.
+//! The tokens in use: found by digest, replaced as a whole.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use dgx_gateway_filter::BuildError;
 use dgx_gateway_filter::budget::{BudgetRead, BudgetsOfTenants};
 use secrecy::ExposeSecret;
@@ -39,11 +38,11 @@ impl CheckedTokens {
     }
 }
 
-/// Which secret belongs to which token. Shared by all requests; a request keeps what it found.
+/// Which secret belongs to which token, as one state of the file says. A reload makes new ones.
 pub struct Tokens {
-    catalog: ArcSwap<Catalog>,
-    data_dir: PathBuf,
-    bootstrap: OnceLock<Bootstrap>,
+    catalog: Catalog,
+    /// The bootstrap secret, once this process has used it.
+    bootstrap: Option<Arc<Bootstrap>>,
 }
 
 /// One state of the file.
@@ -61,57 +60,49 @@ pub(crate) struct Known {
 }
 
 impl Tokens {
-    /// Puts the tokens into use. Without any, the bootstrap token is read from the data directory or made there.
+    /// Puts tokens into use. Without any, the bootstrap token is taken over from `previous`, read from the data
+    /// directory or made there.
     ///
     /// # Errors
     /// The bootstrap token cannot be read or written.
-    pub fn new(checked: CheckedTokens, data_dir: PathBuf) -> Result<Self, BuildError> {
-        let tokens = Self { catalog: ArcSwap::from_pointee(Catalog::empty()), data_dir, bootstrap: OnceLock::new() };
-        tokens.replace(checked)?;
-        Ok(tokens)
+    pub fn new(mut checked: CheckedTokens, data_dir: &Path, previous: Option<&Self>) -> Result<Self, BuildError> {
+        let uses_bootstrap = checked.tokens.is_empty();
+        let mut bootstrap = previous.and_then(|previous| previous.bootstrap.clone());
+        if uses_bootstrap {
+            let made = match bootstrap {
+                Some(known) => known,
+                None => Arc::new(bootstrap::load_or_make(data_dir)?),
+            };
+            let token = Token::implicit("bootstrap", DEFAULT_TENANT, Role::TenantAdmin, Some("me"));
+            checked.tokens.push((token, vec![Secret::lasting(made.secret.expose_secret())]));
+            checked.ensure_tenant(DEFAULT_TENANT);
+            bootstrap = Some(made);
+        }
+        Ok(Self { catalog: Catalog::from_checked(checked, uses_bootstrap), bootstrap })
     }
 
-    /// Swaps all tokens and tenants at once, after a reload.
-    ///
-    /// # Errors
-    /// No token is left, and the bootstrap token cannot be read or written. The old tokens stay in use.
-    pub fn replace(&self, mut checked: CheckedTokens) -> Result<(), BuildError> {
-        let uses_bootstrap = checked.tokens.is_empty();
-        if uses_bootstrap {
-            let token = Token::implicit("bootstrap", DEFAULT_TENANT, Role::TenantAdmin, Some("me"));
-            let secret = Secret::lasting(self.bootstrap()?.secret.expose_secret());
-            checked.tokens.push((token, vec![secret]));
-            checked.ensure_tenant(DEFAULT_TENANT);
-        }
-        self.catalog.store(Arc::new(Catalog::from_checked(checked, uses_bootstrap)));
-        Ok(())
+    /// Whether no token is configured, so that the bootstrap token is in use.
+    #[must_use]
+    pub fn uses_bootstrap(&self) -> bool {
+        self.catalog.uses_bootstrap
     }
 
     /// The bootstrap secret while it is in use, and whether this process made it. For the one line that tells an
     /// operator how to begin; never for a log.
     #[must_use]
     pub fn bootstrap_secret(&self) -> Option<(&str, bool)> {
-        let in_use = self.catalog.load().uses_bootstrap;
-        let bootstrap = self.bootstrap.get().filter(|_| in_use)?;
+        let bootstrap = self.bootstrap.as_ref().filter(|_| self.uses_bootstrap())?;
         Some((bootstrap.secret.expose_secret(), bootstrap.newly_made))
     }
 
     /// A tenant, if there is one of that id.
     #[must_use]
     pub fn tenant(&self, id: &str) -> Option<Arc<Tenant>> {
-        self.catalog.load().tenant(id).cloned()
+        self.catalog.tenant(id).cloned()
     }
 
-    pub(crate) fn catalog(&self) -> arc_swap::Guard<Arc<Catalog>> {
-        self.catalog.load()
-    }
-
-    fn bootstrap(&self) -> Result<&Bootstrap, BuildError> {
-        if let Some(bootstrap) = self.bootstrap.get() {
-            return Ok(bootstrap);
-        }
-        let bootstrap = bootstrap::load_or_make(&self.data_dir)?;
-        Ok(self.bootstrap.get_or_init(|| bootstrap))
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 }
 
@@ -122,10 +113,6 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Catalog {
-    fn empty() -> Self {
-        Self { secrets: HashMap::new(), tenants: HashMap::new(), uses_bootstrap: false }
-    }
-
     fn from_checked(checked: CheckedTokens, uses_bootstrap: bool) -> Self {
         let mut secrets = HashMap::new();
         for (token, of_token) in checked.tokens {

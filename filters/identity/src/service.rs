@@ -1,7 +1,6 @@
 //! The service behind the key `auth`.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,9 +27,8 @@ impl ServiceKind for Service {
 
     fn check(settings: Settings, ambient: &Ambient) -> Result<CheckedTokens, Vec<Problem>> {
         let path = settings.auth.tokens_file;
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => Some(text),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+        let text = match ambient.config_file(&path) {
+            Ok(text) => text,
             Err(error) => {
                 return Err(vec![Problem::at("", format!("cannot be read: {}", error.kind())).in_file(path)]);
             }
@@ -46,7 +44,11 @@ impl ServiceKind for Service {
     fn build(checked: CheckedTokens, env: &mut BuildEnv) -> Result<(), BuildError> {
         warn_of_what_does_not_hold_yet(&checked);
         env.provide(Arc::new(checked.budgets_of_tenants()));
-        let tokens = Tokens::new(checked, env.data_dir.clone())?;
+        let previous = env.previous::<Tokens>();
+        let tokens = Tokens::new(checked, &env.data_dir, previous.as_deref())?;
+        if previous.is_some_and(|previous| !previous.uses_bootstrap()) && tokens.uses_bootstrap() {
+            tracing::warn!("no token is configured any more: the bearer in keys/bootstrap-token is valid");
+        }
         env.provide(Arc::new(tokens));
         Ok(())
     }

@@ -61,7 +61,8 @@ impl Ledger {
         let is_first = previous.is_none();
         let lasting = match previous {
             Some(lasting) => {
-                lasting.exchange.follow(fx);
+                let exchange = Arc::clone(&lasting.exchange);
+                env.when_in_use(move || exchange.follow(fx));
                 lasting
             }
             None => Arc::new(Lasting::open(fx, env)?),

@@ -48,5 +48,5 @@ pub use self::failure::FailureRules;
 pub use self::public_pages::{PublicPages, PublicPagesConfig};
 pub use self::requests::{Requests, RequestsConfig};
 pub use self::shared::StoreAddress;
-pub use self::state::Limits;
+pub use self::state::{LimitState, Limits};
 pub use self::tokens::{Tokens, TokensConfig};

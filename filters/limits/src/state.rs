@@ -1,9 +1,9 @@
 //! What the filters share.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::{BuildEnv, BuildError};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts};
@@ -13,7 +13,7 @@ use crate::bucket::{BucketMap, Key, MapMetrics, Rate};
 use crate::buckets::{Asked, Buckets};
 use crate::config::CheckedLimits;
 use crate::events::{LimitKind, Refusals};
-use crate::shared::SharedStore;
+use crate::shared::{SharedStore, StoreAddress};
 
 /// Buckets of bearers. Only known tokens have one, so this is far above any real catalog (10,000 tokens). Full, the
 /// map takes about 30 MiB.
@@ -26,10 +26,17 @@ const MAX_ADDRESSES: usize = 65_536;
 /// Buckets of tenants. Only tenants of the catalog have one.
 const MAX_TENANTS: usize = 65_536;
 
-/// Settings, buckets and metrics. Lives as long as the process: a reload swaps the settings, and no bucket starts
-/// anew because a file changed. The store stays the one of the start.
+/// The settings of one configuration, and the state that all configurations share.
 pub struct Limits {
-    settings: ArcSwap<CheckedLimits>,
+    settings: CheckedLimits,
+    state: Arc<LimitState>,
+}
+
+/// Buckets and metrics. Lives as long as the process: no bucket starts anew because a file changed. The store stays
+/// the one of the start.
+pub struct LimitState {
+    /// Where the store is.
+    address: Option<StoreAddress>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) requests: Buckets,
     pub(crate) tokens: Buckets,
@@ -40,8 +47,16 @@ pub struct Limits {
     pub(crate) store: Option<Arc<SharedStore>>,
 }
 
-impl Limits {
-    pub(crate) fn new(settings: CheckedLimits, env: &mut BuildEnv) -> Result<Self, BuildError> {
+impl Deref for Limits {
+    type Target = LimitState;
+
+    fn deref(&self) -> &LimitState {
+        &self.state
+    }
+}
+
+impl LimitState {
+    fn new(settings: &CheckedLimits, env: &mut BuildEnv) -> Result<Self, BuildError> {
         let buckets = Opts::new("dgx_gateway_rate_limit_buckets", "Buckets held in memory; full ones are forgotten.");
         let buckets = IntGaugeVec::new(buckets, &["kind"])?;
         let overflow = Opts::new(
@@ -67,7 +82,7 @@ impl Limits {
             Buckets { kind, local: BucketMap::new(cap, now, metrics), shared: store.clone() }
         };
         Ok(Self {
-            settings: ArcSwap::from_pointee(settings),
+            address: settings.store.clone(),
             clock: Arc::clone(&env.clock),
             requests: of_kind(MAX_BEARERS, LimitKind::Requests),
             tokens: of_kind(MAX_TENANTS, LimitKind::Tokens),
@@ -77,14 +92,26 @@ impl Limits {
             store,
         })
     }
+}
 
-    /// Swaps the settings, after a reload. Levels stay as they are.
-    pub fn replace(&self, settings: CheckedLimits) {
-        self.settings.store(Arc::new(settings));
+impl Limits {
+    /// Takes the state over from the configuration before, or makes it. Levels stay as they are.
+    pub(crate) fn new(settings: CheckedLimits, env: &mut BuildEnv) -> Result<Self, BuildError> {
+        let state = match env.previous::<Self>() {
+            Some(previous) => Arc::clone(&previous.state),
+            None => Arc::new(LimitState::new(&settings, env)?),
+        };
+        if state.address != settings.store {
+            env.restart_needed("limits.store");
+        }
+        if let Some(store) = &state.store {
+            env.health.add(store.health());
+        }
+        Ok(Self { settings, state })
     }
 
-    pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<CheckedLimits>> {
-        self.settings.load()
+    pub(crate) fn settings(&self) -> &CheckedLimits {
+        &self.settings
     }
 
     /// A question about the bucket of a key.

@@ -12,7 +12,7 @@ use dgx_gateway_filter::upstream::UpstreamPlan;
 use dgx_gateway_filter::{BuildEnv, FilterError, FilterKind, Flow, ServiceKind};
 use http::HeaderMap;
 
-use crate::{Limits, Service};
+use crate::Service;
 
 /// The service, a clock that stands still, and one request after the other.
 pub(crate) struct World {
@@ -34,9 +34,13 @@ impl World {
         Self { clock, env, facts: Facts::default(), peer: None, reply_headers: HeaderMap::new() }
     }
 
-    pub(crate) fn reload(&self, settings: &str) {
-        let checked = Service::check(serde_json::from_str(settings).unwrap(), &self.env.ambient).unwrap();
-        self.env.service::<Limits>().unwrap().replace(checked);
+    pub(crate) fn reload(&mut self, settings: &str) -> Vec<&'static str> {
+        let mut next = self.env.next(Ambient::default());
+        let checked = Service::check(serde_json::from_str(settings).unwrap(), &next.ambient).unwrap();
+        Service::build(checked, &mut next).unwrap();
+        let restart_needed = next.in_use(Some(&mut self.env));
+        self.env = next;
+        restart_needed
     }
 
     pub(crate) fn peer(&mut self, ip: &str) {

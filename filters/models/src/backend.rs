@@ -1,12 +1,12 @@
 //! Backends: where models run, how they are reached, and what is known of them right now.
 
 mod check;
+mod live;
 #[cfg(test)]
 mod tests;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use dgx_gateway_filter::upstream::{Address, Upstream};
@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::check::{SUFFIX_RULE, check, is_suffix};
+pub(crate) use self::live::{Live, take_over};
 
 /// What a backend is; decides defaults.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
@@ -151,28 +152,26 @@ pub struct Backend {
     pub machine: Option<Arc<str>>,
     /// Number in `-cloud-<n>` slugs.
     pub cloud_slot: Option<u32>,
-    /// Whether the last look or request found it alive.
-    up: AtomicBool,
-    /// Requests running on it.
-    in_flight: AtomicI64,
+    /// What happens to it; outlives a configuration.
+    pub(crate) live: Arc<Live>,
 }
 
 impl Backend {
     /// Whether it was alive when last seen.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.live.is_up()
     }
 
     /// Notes what a look or a request found.
     pub fn set_up(&self, up: bool) {
-        self.up.store(up, Ordering::Relaxed);
+        self.live.set_up(up);
     }
 
     /// Requests running on it.
     #[must_use]
     pub fn in_flight(&self) -> i64 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.live.in_flight()
     }
 
     /// Whether it takes recordings in a mode.
@@ -186,9 +185,9 @@ impl Backend {
 
     /// A request begins; ends with the guard.
     #[must_use]
-    pub fn enter(self: &Arc<Self>) -> Running {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Running(Arc::clone(self))
+    pub fn enter(&self) -> Running {
+        self.live.begins();
+        Running(Arc::clone(&self.live))
     }
 
     /// Root of its API for probes: scheme, host and port, without a path. `None` for embedded ones.
@@ -205,10 +204,10 @@ impl Backend {
 
 /// A request on a backend.
 #[derive(Debug)]
-pub struct Running(Arc<Backend>);
+pub struct Running(Arc<Live>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.ends();
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::backend::{Backend, BackendKind, Domain};
 use crate::catalog::{Catalog, Entry, ModelKind, Slug, discovered, discovered_entry, is_slug};
-use crate::service::Models;
+use crate::service::{Lasting, Models};
 use crate::settings::BackendFile;
 
 /// How often backends are looked at.
@@ -68,15 +68,24 @@ fn demo_models() -> Vec<Found> {
     ["demo", "demo-embed"].map(|id| Found { id: id.to_owned(), max_model_len: None }).to_vec()
 }
 
-/// Looks at all backends again and again. With `take_over` their models become the catalog.
-pub async fn watch(service: Arc<Models>, take_over: bool) {
+/// Looks at all backends of the configuration in use, again and again, and at once when there is another one. Without
+/// configuration their models become the catalog.
+///
+/// # Cancel safety
+/// May be dropped at any await.
+pub(crate) async fn watch(lasting: Arc<Lasting>) {
     loop {
-        let backends = service.catalog.load().backends.clone();
-        for backend in &backends {
-            look(&service, backend, take_over).await;
+        if let Some(service) = lasting.current() {
+            let backends = service.catalog.load().backends.clone();
+            for backend in &backends {
+                look(&service, backend, service.discovers).await;
+            }
+            *lasting.looked_at.write().unwrap_or_else(PoisonError::into_inner) = Some(service.clock.wall());
         }
-        *service.looked_at.write().unwrap_or_else(PoisonError::into_inner) = Some(service.clock.wall());
-        tokio::time::sleep(EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = lasting.changed.notified() => {}
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Metrics of model calls. Labels are words of the catalog only: what a client invents never becomes one.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -8,7 +8,7 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::attempts::{Came, word};
 use crate::measured::Measures;
-use crate::service::Models;
+use crate::service::Lasting;
 
 /// Counters and gauges of model calls.
 #[derive(Clone, Debug)]
@@ -60,17 +60,20 @@ impl Metrics {
 
 /// Gauges of backends, read when they are asked for.
 pub(crate) struct BackendGauges {
-    service: Weak<Models>,
+    lasting: Arc<Lasting>,
+    /// One at a time: the series are made anew.
+    collecting: Mutex<()>,
     up: IntGaugeVec,
     in_flight: IntGaugeVec,
 }
 
 impl BackendGauges {
-    pub(crate) fn register(registry: &Registry, service: &Arc<Models>) -> Result<(), prometheus::Error> {
+    pub(crate) fn register(registry: &Registry, lasting: &Arc<Lasting>) -> Result<(), prometheus::Error> {
         let up = Opts::new("dgx_gateway_backend_up", "1 when the backend was alive when last seen.");
         let in_flight = Opts::new("dgx_gateway_backend_in_flight", "Requests running on the backend.");
         registry.register(Box::new(Self {
-            service: Arc::downgrade(service),
+            lasting: Arc::clone(lasting),
+            collecting: Mutex::default(),
             up: IntGaugeVec::new(up, &["backend", "domain"])?,
             in_flight: IntGaugeVec::new(in_flight, &["backend"])?,
         }))
@@ -83,7 +86,10 @@ impl Collector for BackendGauges {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        if let Some(service) = self.service.upgrade() {
+        let _alone = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.up.reset();
+        self.in_flight.reset();
+        if let Some(service) = self.lasting.current() {
             for backend in &service.catalog.load().backends {
                 self.up.with_label_values(&[&*backend.label, backend.domain.as_str()]).set(i64::from(backend.is_up()));
                 self.in_flight.with_label_values(&[&*backend.label]).set(backend.in_flight());

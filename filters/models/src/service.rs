@@ -1,7 +1,7 @@
 //! The service: settings checked, the catalog built, the backends watched.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,7 @@ use dgx_gateway_filter::upstream::EmbeddedUpstreams;
 use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
 use dgx_gateway_wire::errors::sanitize::Sanitizer;
+use tokio::sync::Notify;
 
 use crate::backend::{self, Backend, Domain, Protocol};
 use crate::catalog::{self, Catalog, Sources};
@@ -31,7 +32,7 @@ const TALKING: [Protocol; 3] = [Protocol::Chat, Protocol::Messages, Protocol::Re
 /// Everything the filter and the endpoint need.
 pub struct Models {
     /// The catalog as it is now.
-    pub catalog: ArcSwap<Catalog>,
+    pub catalog: Arc<ArcSwap<Catalog>>,
     pub(crate) sanitizer: ArcSwap<Sanitizer>,
     pub(crate) stream: Streams,
     pub(crate) metrics: Metrics,
@@ -40,7 +41,31 @@ pub struct Models {
     pub(crate) clock: Arc<dyn Clock>,
     /// For looks and counts; cleartext only, no redirects, no proxy of the environment.
     pub(crate) client: reqwest::Client,
+    /// Nothing is configured: what backends report is the catalog.
+    pub(crate) discovers: bool,
+    pub(crate) lasting: Arc<Lasting>,
+}
+
+/// What outlives a configuration.
+#[derive(Debug)]
+pub(crate) struct Lasting {
+    /// The configuration in use.
+    current: RwLock<Weak<Models>>,
+    /// Told when there is another one.
+    pub(crate) changed: Notify,
+    /// End of the last round of looks.
     pub(crate) looked_at: RwLock<Option<SystemTime>>,
+}
+
+impl Lasting {
+    /// The configuration in use; none before the first, and after the last.
+    pub(crate) fn current(&self) -> Option<Arc<Models>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    fn put_in_use(&self, models: &Weak<Models>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Weak::clone(models);
+    }
 }
 
 impl std::fmt::Debug for Models {
@@ -100,34 +125,63 @@ impl ServiceKind for Service {
         let configured = !checked.backends.is_empty();
         let files =
             if configured { checked.backends } else { discover::usual(checked.litellm_key, !embedded.0.is_empty()) };
-        let backends = backends(&files, &embedded, &mut problems);
+        let previous = env.previous::<Models>();
+        let mut backends = backends(&files, &embedded, &mut problems);
+        if let Some(previous) = &previous {
+            backend::take_over(&mut backends, &previous.catalog.load().listed);
+        }
         let slugs = catalog::read(checked.models, &sources(&backends, &ids(&files)), &mut problems);
         if let Some(problem) = problems.first() {
             // the check passed; what is left is a build without the embedded service that the file names
             let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, problem.to_string());
             return Err(BuildError::Io { path: checked.models_file, source });
         }
-        let hosts = backends.iter().filter_map(|backend| backend.root()).map(|root| host_of(&root));
-        let ids = backends.iter().map(|backend| backend.id.to_string());
+        let hosts: Vec<String> =
+            backends.iter().filter_map(|backend| backend.root()).map(|root| host_of(&root)).collect();
+        let ids: Vec<String> = backends.iter().map(|backend| backend.id.to_string()).collect();
+        let (lasting, metrics, client) = match &previous {
+            Some(known) => (Arc::clone(&known.lasting), known.metrics.clone(), known.client.clone()),
+            None => start(env)?,
+        };
+        let catalog = match previous.as_ref().filter(|previous| previous.discovers && !configured) {
+            Some(previous) => Arc::clone(&previous.catalog), // it goes on as it was found
+            None => Arc::new(ArcSwap::from_pointee(Catalog::new(slugs, backends))),
+        };
         let service = Arc::new(Models {
-            sanitizer: ArcSwap::from_pointee(Sanitizer::new(hosts.collect::<Vec<_>>(), ids.collect::<Vec<_>>())),
-            catalog: ArcSwap::from_pointee(Catalog::new(slugs, backends)),
+            sanitizer: ArcSwap::from_pointee(Sanitizer::new(hosts, ids)),
+            catalog,
             stream: checked.stream,
-            metrics: Metrics::register(&env.metrics)?,
+            metrics,
             pricing: env.service::<Arc<dyn Pricing>>().ok().map(|pricing| Arc::clone(&*pricing)),
             clock: Arc::clone(&env.clock),
-            client: client().map_err(|error| BuildError::Part(Box::new(error)))?,
-            looked_at: RwLock::new(None),
+            client,
+            discovers: !configured,
+            lasting,
         });
-        if !configured {
+        if service.discovers && !previous.as_ref().is_some_and(|previous| previous.discovers) {
             discover::offer_embedded(&service);
         }
-        BackendGauges::register(&env.metrics, &service)?;
         env.health.add(Arc::clone(&service) as Arc<dyn HealthSource>);
-        env.provide(Arc::clone(&service));
-        env.spawn("look at backends", discover::watch(service, !configured));
+        let (lasting, used) = (Arc::clone(&service.lasting), Arc::downgrade(&service));
+        env.when_in_use(move || {
+            lasting.put_in_use(&used);
+            if previous.is_some() {
+                lasting.changed.notify_one(); // new backends are not known yet
+            }
+        });
+        env.provide(service);
         Ok(())
     }
+}
+
+/// What is made once: the state, the metrics, and the task that looks at backends.
+fn start(env: &mut BuildEnv) -> Result<(Arc<Lasting>, Metrics, reqwest::Client), BuildError> {
+    let lasting =
+        Arc::new(Lasting { current: RwLock::default(), changed: Notify::new(), looked_at: RwLock::new(None) });
+    let metrics = Metrics::register(&env.metrics)?;
+    BackendGauges::register(&env.metrics, &lasting)?;
+    env.spawn("look at backends", discover::watch(Arc::clone(&lasting)));
+    Ok((lasting, metrics, client().map_err(|error| BuildError::Part(Box::new(error)))?))
 }
 
 fn client() -> Result<reqwest::Client, reqwest::Error> {
@@ -150,9 +204,9 @@ fn host_of(root: &str) -> String {
 /// The catalog file and its text; an absent file is an empty catalog.
 fn read_models(file: &Path, ambient: &Ambient, problems: &mut Vec<Problem>) -> (CatalogFile, String) {
     let empty = CatalogFile { version: 1, ..CatalogFile::default() };
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (empty, String::new()),
+    let text = match ambient.config_file(file) {
+        Ok(Some(text)) => text,
+        Ok(None) => return (empty, String::new()),
         Err(error) => {
             problems.push(Problem::at("", format!("cannot be read: {error}")).in_file(file));
             return (empty, String::new());
@@ -231,6 +285,6 @@ impl HealthSource for Models {
     }
 
     fn checked_at(&self) -> Option<SystemTime> {
-        *self.looked_at.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.lasting.looked_at.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -49,18 +49,26 @@ impl ServiceKind for Service {
     }
 
     fn build((): (), env: &mut BuildEnv) -> Result<(), BuildError> {
-        let path = env.data_dir.join("sqlite/gateway.sqlite");
-        let store = Arc::new(Store::open(&path).map_err(|error| BuildError::Part(Box::new(error)))?);
+        let store = match env.previous::<Store>() {
+            Some(store) => store,
+            None => open(env)?,
+        };
         env.health.add(Arc::clone(&store) as Arc<dyn HealthSource>);
-        let closing = Arc::clone(&store);
-        env.at_end(move || {
-            if !closing.close(CLOSE) {
-                tracing::error!("what was left to write could not be written");
-            }
-        });
         env.provide(store);
         Ok(())
     }
+}
+
+fn open(env: &mut BuildEnv) -> Result<Arc<Store>, BuildError> {
+    let path = env.data_dir.join("sqlite/gateway.sqlite");
+    let store = Arc::new(Store::open(&path).map_err(|error| BuildError::Part(Box::new(error)))?);
+    let closing = Arc::clone(&store);
+    env.at_end(move || {
+        if !closing.close(CLOSE) {
+            tracing::error!("what was left to write could not be written");
+        }
+    });
+    Ok(store)
 }
 
 impl HealthSource for Store {

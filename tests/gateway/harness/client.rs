@@ -23,7 +23,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
-        Self { raw: RawClient::connect(addr).await.unwrap(), authorization: format!("Bearer {BEARER}") }
+        Self::connect_with(addr, BEARER).await
+    }
+
+    pub(crate) async fn connect_with(addr: SocketAddr, secret: &str) -> Self {
+        Self { raw: RawClient::connect(addr).await.unwrap(), authorization: format!("Bearer {secret}") }
     }
 
     fn headers<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {

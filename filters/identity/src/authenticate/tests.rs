@@ -219,16 +219,8 @@ fn too_many_failures_turn_the_401_into_a_429_and_leave_valid_secrets_alone() {
 #[test]
 fn a_reload_holds_for_the_next_request() {
     let mut world = World::new(TOKENS);
-    world
-        .tokens()
-        .replace(
-            read(
-                "version: 1\ntenants: [{id: acme}]\ntokens: [{id: new, bound_tenant: acme, secrets: [{value: new}]}]",
-                &[],
-            )
-            .unwrap(),
-        )
-        .unwrap();
+    let new = "version: 1\ntenants: [{id: acme}]\ntokens: [{id: new, bound_tenant: acme, secrets: [{value: new}]}]";
+    crate::Service::build(read(new, &[]).unwrap(), &mut world.env).unwrap();
     try_in(&mut world, bearer("bound")).unwrap_err();
     try_in(&mut world, bearer("new")).unwrap();
 }

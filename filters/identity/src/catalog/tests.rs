@@ -19,7 +19,7 @@ fn finds_each_of_ten_thousand_tokens_by_each_of_its_secrets() {
     for number in 0..10_000 {
         writeln!(yaml, "  - {{id: t{number}, secrets: [{{value: old{number}}}, {{value: new{number}}}]}}").unwrap();
     }
-    let tokens = Tokens::new(read(&yaml, &[]).unwrap(), "unused".into()).unwrap();
+    let tokens = Tokens::new(read(&yaml, &[]).unwrap(), Path::new("unused"), None).unwrap();
     for number in [0, 1, 4711, 9999] {
         for secret in ["old", "new"] {
             assert_eq!(id_of(&tokens, &format!("{secret}{number}")), Some(format!("t{number}")));
@@ -31,7 +31,7 @@ fn finds_each_of_ten_thousand_tokens_by_each_of_its_secrets() {
 #[test]
 fn without_any_token_a_bootstrap_token_is_made_once() {
     let dir = tempfile::tempdir().unwrap();
-    let tokens = Tokens::new(CheckedTokens::default(), dir.path().to_path_buf()).unwrap();
+    let tokens = Tokens::new(CheckedTokens::default(), dir.path(), None).unwrap();
     let (secret, newly_made) = tokens.bootstrap_secret().unwrap();
     assert!(newly_made);
     let catalog = tokens.catalog();
@@ -40,7 +40,7 @@ fn without_any_token_a_bootstrap_token_is_made_once() {
     assert_eq!((token.bound_tenant.as_deref(), token.default_user_id.as_deref()), (Some("default"), Some("me")));
     assert!(tokens.tenant("default").is_some());
 
-    let restarted = Tokens::new(CheckedTokens::default(), dir.path().to_path_buf()).unwrap();
+    let restarted = Tokens::new(CheckedTokens::default(), dir.path(), None).unwrap();
     assert_eq!(restarted.bootstrap_secret(), Some((secret, false)));
 }
 
@@ -53,32 +53,26 @@ fn with_a_token_no_bootstrap_token_is_made() {
 }
 
 #[test]
-fn a_reload_swaps_all_tokens() {
-    let world = World::new(LISTED);
-    let tokens = world.tokens();
-    tokens.replace(read("version: 1\ntokens: [{id: u, secrets: [{value: other}]}]", &[]).unwrap()).unwrap();
-    assert_eq!((id_of(&tokens, "listed"), id_of(&tokens, "other")), (None, Some("u".to_owned())));
-}
-
-#[test]
 fn the_bootstrap_token_ends_with_the_first_listed_token_and_comes_back_after_the_last() {
     let dir = tempfile::tempdir().unwrap();
-    let tokens = Tokens::new(CheckedTokens::default(), dir.path().to_path_buf()).unwrap();
-    let secret = tokens.bootstrap_secret().unwrap().0.to_owned();
-    tokens.replace(read(LISTED, &[]).unwrap()).unwrap();
-    assert_eq!((id_of(&tokens, &secret), tokens.bootstrap_secret()), (None, None));
-    tokens.replace(CheckedTokens::default()).unwrap();
-    assert_eq!(id_of(&tokens, &secret).as_deref(), Some("bootstrap"));
+    let first = Tokens::new(CheckedTokens::default(), dir.path(), None).unwrap();
+    let secret = first.bootstrap_secret().unwrap().0.to_owned();
+    let second = Tokens::new(read(LISTED, &[]).unwrap(), dir.path(), Some(&first)).unwrap();
+    assert_eq!((id_of(&second, &secret), second.bootstrap_secret()), (None, None));
+    assert_eq!(id_of(&second, "listed").as_deref(), Some("t"));
+    std::fs::remove_dir_all(dir.path().join("keys")).unwrap();
+    let third = Tokens::new(CheckedTokens::default(), dir.path(), Some(&second)).unwrap();
+    assert_eq!(id_of(&third, &secret).as_deref(), Some("bootstrap"));
+    assert_eq!(id_of(&third, "listed"), None);
 }
 
 #[test]
-fn a_reload_that_cannot_make_the_bootstrap_token_keeps_the_old_tokens() {
+fn without_a_place_for_the_bootstrap_token_there_are_no_tokens() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let tokens = Tokens::new(read(LISTED, &[]).unwrap(), file).unwrap();
-    assert!(tokens.replace(CheckedTokens::default()).is_err());
-    assert_eq!(id_of(&tokens, "listed").as_deref(), Some("t"));
+    let listed = Tokens::new(read(LISTED, &[]).unwrap(), &file, None).unwrap();
+    assert!(Tokens::new(CheckedTokens::default(), &file, Some(&listed)).is_err());
 }
 
 #[test]

@@ -136,9 +136,9 @@ impl Visitor<'_> for AsText {
 
 /// Reads the price file; an absent one is an empty table.
 pub(crate) fn load(file: &Path, ambient: &Ambient, problems: &mut Vec<Problem>) -> PriceTable {
-    let text = match std::fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return PriceTable::default(),
+    let text = match ambient.config_file(file) {
+        Ok(Some(text)) => text,
+        Ok(None) => return PriceTable::default(),
         Err(error) => {
             problems.push(Problem::at("", format!("cannot be read: {error}")).in_file(file));
             return PriceTable::default();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dgx_gateway_filter::BuildEnv;
+use dgx_gateway_filter::health::HealthSource;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use redis::Client;
@@ -40,10 +41,14 @@ impl SharedStore {
     pub(crate) fn new(client: Client, env: &mut BuildEnv) -> Result<Arc<Self>, prometheus::Error> {
         let link = Arc::new(Link::new(client, StoreEvents::register(&env.metrics)?));
         let (settlements, waiting) = mpsc::channel(MAX_SETTLEMENTS);
-        env.health.add(Arc::<Link>::clone(&link));
         env.spawn("limits-store", Arc::clone(&link).keep());
         env.spawn("limits-settlements", settle_all(Arc::clone(&link), waiting));
         Ok(Arc::new(Self { link, settlements }))
+    }
+
+    /// Knows whether the store answers.
+    pub(crate) fn health(&self) -> Arc<dyn HealthSource> {
+        Arc::<Link>::clone(&self.link)
     }
 
     /// Whether the store can be asked; if not, the failure is counted.

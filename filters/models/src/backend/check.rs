@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::Duration;
 
 use dgx_gateway_filter::Problem;
@@ -61,8 +60,7 @@ pub(crate) fn check(
         declares_stt_modes: file.stt_modes.is_some(),
         machine: file.machine.as_deref().filter(|_| file.domain == Domain::Local).map(Into::into),
         cloud_slot: file.cloud_slot.or_else(|| default_slot(file.kind)).filter(|_| file.domain == Domain::Cloud),
-        up: AtomicBool::new(true),
-        in_flight: AtomicI64::new(0),
+        live: Arc::default(),
     })
 }
 

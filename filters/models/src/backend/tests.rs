@@ -115,3 +115,23 @@ fn running_requests_are_counted_while_they_run() {
     drop((first, second));
     assert_eq!(backends[0].in_flight(), 0);
 }
+
+#[test]
+fn a_backend_that_stays_where_it_is_keeps_what_happened_to_it() {
+    let file = |id: &str, host: &str| format!("{{id: {id}, kind: vllm, domain: local, base_url: 'http://{host}/v1'}}");
+    let all = |ids: [(&str, &str); 2]| read(&format!("[{}]", ids.map(|(id, host)| file(id, host)).join(", "))).0;
+    let before = all([("a", "one"), ("b", "two")]);
+    before[0].set_up(false);
+    before[1].set_up(false);
+    let running = before[0].enter();
+    let (alias, model): (Arc<str>, Arc<str>) = ("m".into(), "n".into());
+    let history = before[0].live.history(&alias, &model);
+    // the first has another place in the file, the second another address
+    let mut after = all([("b", "three"), ("a", "one")]);
+    take_over(&mut after, &before);
+    assert_eq!(after.iter().map(|backend| backend.is_up()).collect::<Vec<_>>(), [true, false]);
+    assert_eq!((after[1].in_flight(), after[0].in_flight()), (1, 0));
+    assert!(Arc::ptr_eq(&history, &after[1].live.history(&alias, &model)));
+    drop(running);
+    assert_eq!(after[1].in_flight(), 0);
+}

@@ -35,7 +35,7 @@ pub struct Entry {
     /// Context length there, as configured.
     pub configured_window: Option<u64>,
     /// What happened to it lately.
-    pub history: History,
+    pub history: Arc<History>,
 }
 
 impl Entry {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dgx_gateway_filter::Problem;
 use dgx_gateway_wire::request::{MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPUTS};
 
-use super::entry::{Entry, History};
+use super::entry::Entry;
 use super::{About, EmbeddingCaps, Model, ModelKind, Slug, Tier, slugs};
 use crate::backend::{Backend, SUFFIX_RULE, is_suffix};
 use crate::settings::{AliasEntryFile, BackendEntryFile, CatalogFile, ConstraintsFile, EntryFile, ModelFile};
@@ -100,11 +100,13 @@ impl<'a> Reader<'a> {
                 self.problems.push(Problem::at(format!("{key}.quantization"), SUFFIX_RULE));
             }
         }
+        let (name, alias): (Arc<str>, Arc<str>) = (entry.model.as_str().into(), model.alias.as_str().into());
         Some(Arc::new(Entry {
+            history: backend.live.history(&alias, &name),
             backend: Arc::clone(backend),
             enabled: backend.enabled && entry.enabled.unwrap_or(true),
-            model: entry.model.as_str().into(),
-            alias: model.alias.as_str().into(),
+            model: name,
+            alias,
             floor: model.constraints.min_max_tokens,
             quantization: entry
                 .quantization
@@ -113,7 +115,6 @@ impl<'a> Reader<'a> {
                 .map(Into::into),
             group: entry.group,
             configured_window: entry.max_model_len,
-            history: History::default(),
         }))
     }
 
@@ -244,16 +245,17 @@ pub(crate) fn is_slug(text: &str) -> bool {
 
 /// The entry of a model that a backend reported itself.
 pub(crate) fn discovered_entry(name: &str, backend: &Arc<Backend>) -> Entry {
+    let name: Arc<str> = name.into();
     Entry {
+        history: backend.live.history(&name, &name),
         backend: Arc::clone(backend),
         enabled: true,
-        model: name.into(),
-        alias: name.into(),
+        model: Arc::clone(&name),
+        alias: name,
         floor: None,
         quantization: None,
         group: None,
         configured_window: None,
-        history: History::default(),
     }
 }
 
