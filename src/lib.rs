@@ -17,10 +17,14 @@
 //! | [`admin`] | metrics listener |
 //! | [`telemetry`] | logs and the core's metrics |
 //! | [`server`] | assembles the process and runs it |
+//! | [`sockets`] | opens the listening sockets, or takes those that were handed over |
+//! | [`notify`] | tells the service manager how the process is |
+//! | [`upgrade`] | hands the sockets over to another process |
 //! | [`shutdown`] | ends it without cutting what runs |
 
 pub mod admin;
 pub mod config;
+pub mod notify;
 pub mod plugins;
 pub mod proxy;
 pub mod registry;
@@ -29,6 +33,8 @@ mod reply;
 pub mod route;
 pub mod server;
 pub mod shutdown;
+pub mod sockets;
 pub mod telemetry;
+pub mod upgrade;
 pub mod upstream;
 pub mod world;

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod health;
 mod schema;
 mod show;
 mod token;
@@ -34,6 +35,12 @@ enum Command {
     Config {
         #[command(subcommand)]
         what: Describe,
+    },
+    /// Asks the gateway of this machine how it is; for checks of containers.
+    Health {
+        /// Whether it can serve, and not only whether it runs.
+        #[arg(long)]
+        ready: bool,
     },
     /// Runs the gateway (the default).
     Serve,
@@ -80,6 +87,7 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Check => check(&overrides, &ambient),
         Command::Config { what } => describe(&what, &overrides, &ambient),
+        Command::Health { ready } => health(ready, &overrides, &ambient),
         Command::Serve => serve(&overrides, &ambient),
         Command::Token { what } => token::run(&what, &overrides, &ambient),
         Command::Version { json } => print_version(json),
@@ -93,6 +101,19 @@ fn serve(overrides: &Overrides, ambient: &Ambient) -> ExitCode {
         Err(StartError::Config(problems)) => {
             report(&problems);
             ExitCode::FAILURE
+        }
+        Err(error) => {
+            say(&mut std::io::stderr(), &format!("dgx-gateway: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn health(ready: bool, overrides: &Overrides, ambient: &Ambient) -> ExitCode {
+    match health::ask(ready, overrides, ambient) {
+        Ok(said) => {
+            say(&mut std::io::stdout(), &said);
+            ExitCode::SUCCESS
         }
         Err(error) => {
             say(&mut std::io::stderr(), &format!("dgx-gateway: {error}\n"));

@@ -171,7 +171,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
-        let mut admitted = admit(session, ctx, self.draining.refuses()).await;
+        let mut admitted = admit(session, ctx).await;
         if matches!(admitted, Ok(Admitted::Proxy)) && ctx.is_duplex() {
             admitted = Box::pin(self.duplex.run(session, ctx)).await.map(|()| Admitted::Answered);
         }
@@ -499,6 +499,7 @@ impl ProxyHttp for Gateway {
             Traffic { status, bytes_in: session.body_bytes_read() as u64, bytes_out: session.body_bytes_sent() as u64 };
         ctx.chain.finish(&outcome, Some(traffic));
         ctx.body = Rope::new();
+        ctx.logged();
         self.metrics.finished(session, ctx.chain.request(), ctx.chain.facts(), &outcome, error);
         let away = ctx.away.total();
         self.metrics.took(ctx.route.as_deref(), ctx.chain.request(), away);

@@ -1,5 +1,7 @@
 //! The life of the process: build the world, listen, run, drain.
 
+mod public;
+
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -12,33 +14,27 @@ use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_filter::filter::BackgroundTask;
 use dgx_gateway_filter::health::HealthSource;
 use dgx_gateway_filter::{BuildEnv, Problem};
-use pingora::apps::HttpServerOptions;
-use pingora::listeners::TcpSocketOptions;
-use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
-use pingora::services::listening::Service;
 use tokio::sync::Mutex;
 
 use crate::admin;
 use crate::config::{Config, LogFormat, LogSettings, Overrides};
+use crate::notify::Notifier;
 use crate::plugins::Registry;
-use crate::proxy::{ConnectionGuard, Connections, Gateway};
 use crate::registry::greeting;
 use crate::reload::service::{self, ReloadService};
 use crate::reload::{Reloader, Sources};
 use crate::shutdown::{DrainWatch, Draining};
+use crate::sockets::Sockets;
 use crate::telemetry::{self, CoreMetrics};
+use crate::upgrade::Successor;
 use crate::world::{World, WorldError};
 
 /// Attempts that the engine allows for one request: every target twice, because a filter may ask for it, and
 /// each time a dead pooled connection does not count.
 const MOST_TRIES: usize = 4 * dgx_gateway_filter::upstream::MAX_TARGETS;
-/// HTTP/2 window of one upload: the default of 64 KiB makes 32 MiB bodies wait for the client 512 times.
-const H2_STREAM_WINDOW: u32 = 1 << 20;
-/// HTTP/2 window of one connection.
-const H2_CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Why the process does not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +52,15 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error("the configuration is not valid")]
     Config(Vec<Problem>),
+    /// A socket that was handed over cannot be used.
+    #[error("socket {place} of LISTEN_FDS is no listening socket of TCP: {source}")]
+    Inherited {
+        /// Which one, from 0.
+        place: usize,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A metric is registered twice.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -109,29 +114,53 @@ pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: Registry) -> Re
     let world = World::build(prepared, &sources.registry, &mut env)?;
     let world = Arc::new(ArcSwap::from_pointee(world));
     env.in_use(None);
-    let admin_listener = bind(config.server.admin_listen)?;
-    // the engine binds later and would panic: find out now
-    drop(bind(config.server.listen)?);
+    let sockets = Sockets::open(&config.server, ambient)?;
+    let addresses = Addresses::of(&sockets, &config);
+    let successor =
+        Successor::new(&sockets).inspect_err(|error| tracing::warn!(%error, "this process cannot hand over")).ok();
+    let notifier = Arc::new(Notifier::new(ambient));
 
     let mut server = Server::new_with_opt_and_conf(None, engine_settings(&config));
     server.bootstrap();
-    let public = public_service(&server, &config, Arc::clone(&world), Arc::clone(&core), Arc::clone(&draining));
-    server.add_service(public);
+    let parts = public::Parts {
+        socket: sockets.public,
+        address: addresses.public,
+        spool_dir: config.data_dir.clone(),
+        world: Arc::clone(&world),
+        metrics: Arc::clone(&core),
+        draining: Arc::clone(&draining),
+        notifier: Arc::clone(&notifier),
+    };
+    server.add_service(public::service(&server, parts));
     for task in env.take_tasks() {
         server.add_service(background_service(task.name, TaskService(Mutex::new(Some(task)))));
     }
-    announce(&env, &config);
-    let watch = DrainWatch { draining: Arc::clone(&draining), metrics: core, world: Arc::clone(&world) };
+    announce(&env, &addresses);
     let reloader = Reloader::new(sources, config, env, Arc::clone(&world), Arc::clone(&draining), log)?;
     let reloader = Arc::new(reloader);
-    let (reloads, asking) = ReloadService::new(Arc::clone(&reloader));
+    let watch = DrainWatch {
+        draining: Arc::clone(&draining),
+        metrics: core,
+        world: Arc::clone(&world),
+        notifier: Arc::clone(&notifier),
+        before: sockets.ready,
+        successor: Mutex::new(successor),
+        reloader: Arc::clone(&reloader),
+    };
+    let (reloads, asking) = ReloadService::new(Arc::clone(&reloader), notifier);
     let router = admin::router(metrics, world, asking);
-    server
-        .add_service(background_service("admin", AdminService { listener: Mutex::new(Some(admin_listener)), router }));
+    server.add_service(background_service(
+        "admin",
+        AdminService { listener: Mutex::new(Some(sockets.admin)), router, handed_over: draining.handed_over() },
+    ));
     server.add_service(background_service("reload", reloads));
     reloader.record(AdminAction::Start, true, env!("CARGO_PKG_VERSION"));
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
-    let detail = if draining.was_cut() { "requests were cut" } else { "drained" };
+    let detail = match (draining.was_cut(), draining.has_handed_over()) {
+        (true, _) => "requests were cut",
+        (false, true) => "handed over and drained",
+        (false, false) => "drained",
+    };
     reloader.record(AdminAction::Stop, !draining.was_cut(), detail);
     reloader.end();
     Ok(if draining.was_cut() { Ended::Cut } else { Ended::Drained })
@@ -147,45 +176,27 @@ fn engine_settings(config: &Config) -> ServerConf {
     }
 }
 
-fn public_service(
-    server: &Server,
-    config: &Config,
-    world: Arc<ArcSwap<World>>,
-    metrics: Arc<CoreMetrics>,
-    draining: Arc<Draining>,
-) -> Service<impl pingora::apps::ServerApp + use<>> {
-    let connections = Arc::new(Connections::default());
-    let gateway =
-        Gateway::new(Arc::clone(&world), config.data_dir.clone(), Arc::clone(&connections), metrics, draining);
-    let mut proxy = http_proxy(&server.configuration, gateway);
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    proxy.server_options = Some(options);
-    let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
-    h2.initial_window_size(H2_STREAM_WINDOW).initial_connection_window_size(H2_CONNECTION_WINDOW);
-    proxy.h2_options = Some(h2);
-    let app = ConnectionGuard::new(proxy, world, connections);
-    let mut service = Service::new("public".to_owned(), app);
-    service.add_tcp_with_settings(&config.server.listen.to_string(), TcpSocketOptions::default());
-    service
+/// Where the process listens: a socket that was handed over may have another address than the one that is configured.
+struct Addresses {
+    public: SocketAddr,
+    admin: SocketAddr,
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    let failed = |source| StartError::Bind { address, source };
-    let listener = TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+impl Addresses {
+    fn of(sockets: &Sockets, config: &Config) -> Self {
+        Self {
+            public: sockets.public.local_addr().unwrap_or(config.server.listen),
+            admin: sockets.admin.local_addr().unwrap_or(config.server.admin_listen),
+        }
+    }
 }
 
 /// Says where it listens and, without tokens, how to begin. Standard output, because it is for the operator.
-fn announce(env: &BuildEnv, config: &Config) {
-    let mut text = format!(
-        "dgx-gateway {} listens on http://{} (metrics: http://{}/metrics)\n",
-        env!("CARGO_PKG_VERSION"),
-        config.server.listen,
-        config.server.admin_listen
-    );
-    if let Some(greeting) = greeting(env, config.server.listen) {
+fn announce(env: &BuildEnv, addresses: &Addresses) {
+    let Addresses { public, admin } = addresses;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!("dgx-gateway {version} listens on http://{public} (metrics: http://{admin}/metrics)\n");
+    if let Some(greeting) = greeting(env, *public) {
         text.push_str(&greeting);
     }
     if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
@@ -196,6 +207,7 @@ fn announce(env: &BuildEnv, config: &Config) {
 struct AdminService {
     listener: Mutex<Option<TcpListener>>,
     router: axum::Router,
+    handed_over: ShutdownWatch,
 }
 
 #[async_trait]
@@ -206,7 +218,13 @@ impl BackgroundService for AdminService {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the admin listener cannot be used"),
         };
-        let stop = async move { drop(shutdown.changed().await) };
+        let mut handed_over = self.handed_over.clone();
+        let stop = async move {
+            tokio::select! {
+                _ = shutdown.changed() => {}
+                _ = handed_over.changed() => {} // the next process answers
+            }
+        };
         if let Err(error) = axum::serve(listener, self.router.clone()).with_graceful_shutdown(stop).await {
             tracing::error!(%error, "the admin listener ended");
         }

@@ -91,6 +91,8 @@ fn said(result: Result<(), reload::Error>) {
 
 /// Label of requests that were refused before their tenant was known, and of public pages.
 const NO_TENANT: &str = "(none)";
+/// Label of what is not known of a request that was cut.
+const UNKNOWN: &str = "(none)";
 /// First segments of paths that are surfaces of their own; everything else is `other`.
 const SURFACES: [&str; 4] = ["v1", "c1", "a1", "other"];
 
@@ -192,22 +194,50 @@ impl CoreMetrics {
         outcome: &Outcome,
         error: Option<&Error>,
     ) {
-        let head = session.req_header();
+        let passed = Passed {
+            // a client that left before its answer is counted under 499, as nginx does
+            status: final_head(session).map_or(499, |head| head.status.as_u16()),
+            bytes_in: session.body_bytes_read(),
+            bytes_out: session.body_bytes_sent(),
+        };
+        let error = error.filter(|_| !matches!(outcome, Outcome::Answered { .. }));
+        self.ended(request, facts, outcome, Some(&passed), error.map(|error| error.etype().as_str()));
+    }
+
+    /// A request was cut at the end of the process; what became of its answer is not known.
+    pub(crate) fn cut(&self, request: &RequestInfo, facts: &Facts) {
+        self.ended(request, facts, &Outcome::Dropped, None, None);
+    }
+
+    fn ended(
+        &self,
+        request: &RequestInfo,
+        facts: &Facts,
+        outcome: &Outcome,
+        passed: Option<&Passed>,
+        cause: Option<&str>,
+    ) {
         let tenant = facts.get::<Principal>().map_or(NO_TENANT, |principal| &principal.tenant_id);
         let elapsed = request.started.elapsed();
-        // a client that left before its answer is counted under 499, as nginx does
-        let status = final_head(session).map_or(499, |head| head.status.as_u16());
         let mut digits = itoa::Buffer::new();
-        self.requests.with_label_values(&[&request.route, method(&head.method), digits.format(status), tenant]).inc();
-        self.durations.with_label_values(&[&request.route, class(status)]).observe(elapsed.as_secs_f64());
+        let (status, class) = match passed {
+            Some(passed) => (digits.format(passed.status), class(passed.status)),
+            None => (UNKNOWN, UNKNOWN),
+        };
+        self.requests.with_label_values(&[&request.route, method(&request.method), status, tenant]).inc();
+        self.durations.with_label_values(&[&request.route, class]).observe(elapsed.as_secs_f64());
         let code = match outcome {
             Outcome::Answered { code, .. } => *code,
             Outcome::Cut(code) => {
                 self.aborted.with_label_values(&["upstream"]).inc();
                 Some(*code)
             }
-            Outcome::ClientLeft | Outcome::Dropped => {
+            Outcome::ClientLeft => {
                 self.aborted.with_label_values(&["client"]).inc();
+                None
+            }
+            Outcome::Dropped => {
+                self.aborted.with_label_values(&["timeout"]).inc();
                 None
             }
         };
@@ -218,19 +248,26 @@ impl CoreMetrics {
             request.id = &*request.id,
             route.name = &*request.route,
             client.address = facts.get::<ClientIp>().map(|client| tracing::field::display(client.0)),
-            http.method = method(&head.method),
-            http.status = status,
+            http.method = method(&request.method),
+            http.status = passed.map(|passed| passed.status),
             tenant.id = tenant,
             subject = facts.get::<Subject>().map(|subject| &*subject.0),
             error.code = code.map(|code| code.as_str()),
             outcome = outcome_word(outcome),
             duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            bytes_in = session.body_bytes_read(),
-            bytes_out = session.body_bytes_sent(),
-            cause = error.filter(|_| !matches!(outcome, Outcome::Answered { .. })).map(|error| error.etype().as_str()),
+            bytes_in = passed.map(|passed| passed.bytes_in),
+            bytes_out = passed.map(|passed| passed.bytes_out),
+            cause,
             "request"
         );
     }
+}
+
+/// What went over the connection of a client.
+struct Passed {
+    status: u16,
+    bytes_in: usize,
+    bytes_out: usize,
 }
 
 fn outcome_word(outcome: &Outcome) -> &'static str {

@@ -37,7 +37,10 @@ pub struct ServerFile {
     /// Longest time of a whole exchange in seconds; 1 to 86400. Default 600.
     /// Environment: `HTTP_TOTAL_TIMEOUT_SECS`.
     pub total_timeout_seconds: Option<u64>,
-    /// After a stop signal: how long running requests may take, in seconds; 0 to 86400. Default 60.
+    /// After a stop signal: how long new connections are still accepted, in seconds, so that whoever balances load can
+    /// notice; 0 to 3600. Default 5.
+    pub drain_grace_seconds: Option<u64>,
+    /// After that: how long running requests may take, in seconds; 0 to 86400. Default 60.
     /// Environment: `DGX_GATEWAY_DRAIN_SECONDS`.
     pub drain_seconds: Option<u64>,
     /// Worker threads; 1 to 1024. Default: the number of processors.
@@ -94,7 +97,9 @@ pub struct Server {
     pub max_connections: usize,
     /// Longest time of a whole exchange.
     pub total_timeout: Duration,
-    /// How long running requests may take after a stop signal.
+    /// How long new connections are accepted after a stop signal.
+    pub drain_grace: Duration,
+    /// How long running requests may take after that.
     pub drain: Duration,
     /// Worker threads.
     pub threads: usize,
@@ -144,6 +149,7 @@ impl Server {
             86_400,
             600,
         );
+        let drain_grace = check.number("server.drain_grace_seconds", "", file.drain_grace_seconds, 0, 3600, 5);
         let drain =
             check.number("server.drain_seconds", "DGX_GATEWAY_DRAIN_SECONDS", file.drain_seconds, 0, 86_400, 60);
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as u64;
@@ -159,6 +165,7 @@ impl Server {
             max_held_bytes,
             max_connections,
             total_timeout: Duration::from_secs(total as u64),
+            drain_grace: Duration::from_secs(drain_grace as u64),
             drain: Duration::from_secs(drain as u64),
             threads,
             trusted_proxies,

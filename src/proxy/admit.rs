@@ -1,7 +1,6 @@
 //! The request phase: from a head to an answer given here, or to a plan that the engine carries out.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dgx_gateway_filter::upstream::MAX_TARGETS;
 use dgx_gateway_filter::{BodyNeed, ErrorCode, FilterError, Flow, Reply};
@@ -17,9 +16,6 @@ use super::framing;
 use super::replay::{Beginning, ReplayHandle};
 use super::upgrade;
 use crate::route::{End, Match, Route};
-
-/// When to come back to a process that is being stopped.
-const AFTER_STOP: Duration = Duration::from_secs(1);
 
 /// What the request phase came to.
 pub(super) enum Admitted {
@@ -54,8 +50,8 @@ impl From<ReadError> for Stop {
     }
 }
 
-/// Runs the request phase. `refuses`: the process is being stopped and takes no new work.
-pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: bool) -> Result<Admitted, Stop> {
+/// Runs the request phase.
+pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result<Admitted, Stop> {
     framing::make_clear(session.req_header_mut())?;
     let route = match match_route(session, ctx)? {
         Matched::Route(route) => route,
@@ -64,10 +60,6 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx, refuses: 
             return Ok(Admitted::Answered);
         }
     };
-    // pages that are made here still answer: who asks whether the process is ready has to hear that it is not
-    if refuses && !matches!(route.end, End::Endpoint(_)) {
-        return Err(stopping().into());
-    }
     ctx.chain.exchanges = route.filters.iter().map(|entry| entry.filter.begin()).collect();
     if let Some(reply) = head_filters(session, ctx).await? {
         bridge::respond(session, ctx, *reply).await?;
@@ -212,10 +204,4 @@ async fn hand_over(
         ctx.replay = Some(ReplayHandle::install(session, started));
     }
     Ok(Admitted::Proxy)
-}
-
-/// The answer to a request that comes while the process is being stopped.
-fn stopping() -> FilterError {
-    FilterError::policy(ErrorCode::ServiceOverloaded, "This process is being stopped. Try again.")
-        .retry_after(AFTER_STOP)
 }

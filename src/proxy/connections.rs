@@ -16,6 +16,7 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use tokio::time::Instant;
 
+use crate::shutdown::Draining;
 use crate::world::World;
 
 /// Longest time without a running request: above the keep-alive of 75 s, so that it only meets what the engine
@@ -81,13 +82,14 @@ pub struct ConnectionGuard<A> {
     taken: AtomicUsize,
     world: Arc<ArcSwap<World>>,
     connections: Arc<Connections>,
+    draining: Arc<Draining>,
 }
 
 impl<A> ConnectionGuard<A> {
     /// Wraps an application. The world says how many connections there may be.
     #[must_use]
-    pub fn new(inner: A, world: Arc<ArcSwap<World>>, connections: Arc<Connections>) -> Self {
-        Self { inner: Arc::new(inner), taken: AtomicUsize::new(0), world, connections }
+    pub fn new(inner: A, world: Arc<ArcSwap<World>>, connections: Arc<Connections>, draining: Arc<Draining>) -> Self {
+        Self { inner: Arc::new(inner), taken: AtomicUsize::new(0), world, connections, draining }
     }
 
     fn slot(&self) -> Option<Slot<'_>> {
@@ -133,7 +135,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for ConnectionGuard<A> 
         next
     }
 
+    /// The listener is closed. Connections that are idle end, once they have had the time to learn of it.
     async fn cleanup(&self) {
+        tokio::time::sleep(self.draining.linger()).await;
         self.inner.http_cleanup().await;
     }
 }

@@ -154,6 +154,8 @@ pub struct RequestCtx {
     /// Code of the error that was answered.
     pub(super) answered_code: Option<ErrorCode>,
     pub(super) in_flight: Option<InFlight>,
+    /// Told if the request is dropped before its end was logged.
+    unlogged: Option<Arc<CoreMetrics>>,
     pub(super) busy: Option<super::connections::Busy>,
     /// The origin whose page may read the answer, as it is told to its browser.
     pub(super) cors: Option<HeaderValue>,
@@ -189,13 +191,14 @@ impl RequestCtx {
             delivered: false,
             answered_code: None,
             in_flight: None,
+            unlogged: None,
             busy: None,
             cors: None,
         }
     }
 
     /// The head is here: takes over or makes the request id, states the [`ClientIp`] and starts the clock.
-    pub(super) fn begin(&mut self, head: &http::request::Parts, peer: Option<SocketAddr>, metrics: &CoreMetrics) {
+    pub(super) fn begin(&mut self, head: &http::request::Parts, peer: Option<SocketAddr>, metrics: &Arc<CoreMetrics>) {
         let (id, value) = request_id(&head.headers);
         let shared = &mut self.chain.shared;
         shared.request = unmatched(id, head.method.clone(), peer);
@@ -208,6 +211,12 @@ impl RequestCtx {
         }
         self.cors = cors::allowed(&self.world.server.allowed_origins, &head.headers);
         self.in_flight = Some(metrics.enter(head.uri.path()));
+        self.unlogged = Some(Arc::clone(metrics));
+    }
+
+    /// The end of the request is in the log.
+    pub(super) fn logged(&mut self) {
+        self.unlogged = None;
     }
 
     /// Longest silence on the route.
@@ -273,6 +282,17 @@ impl RequestCtx {
 pub(super) async fn wait_for(pending: Pending) {
     if tokio::time::timeout(LAST_PIECE_WAIT, pending).await.is_err() {
         tracing::debug!("the end of an answer did not wait any longer for its account");
+    }
+}
+
+/// A request that is cut at the end of the process never comes to its own end: the exchanges settle, and the log learns
+/// of it. That is all this guard does.
+impl Drop for RequestCtx {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.unlogged.take() {
+            self.chain.finish(&Outcome::Dropped, None);
+            metrics.cut(self.chain.request(), self.chain.facts());
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use crate::notify::Notifier;
+
 use super::watch::{EVERY, Watch};
 use super::{Reloaded, Reloader, Trigger};
 
@@ -31,19 +33,22 @@ pub struct Asking(mpsc::Sender<oneshot::Sender<Told>>);
 pub struct ReloadService {
     reloader: Arc<Reloader>,
     asked: Mutex<mpsc::Receiver<oneshot::Sender<Told>>>,
+    notifier: Arc<Notifier>,
 }
 
 impl ReloadService {
     /// The service, and how to ask it.
     #[must_use]
-    pub fn new(reloader: Arc<Reloader>) -> (Self, Asking) {
+    pub fn new(reloader: Arc<Reloader>, notifier: Arc<Notifier>) -> (Self, Asking) {
         let (asking, asked) = mpsc::channel(WAITING);
-        (Self { reloader, asked: Mutex::new(asked) }, Asking(asking))
+        (Self { reloader, asked: Mutex::new(asked), notifier }, Asking(asking))
     }
 
     async fn reload(&self, trigger: Trigger, shutdown: &ShutdownWatch) -> Told {
         let reloader = Arc::clone(&self.reloader);
+        self.notifier.reloading();
         let told = tokio::task::spawn_blocking(move || reloader.reload(trigger)).await;
+        self.notifier.ready();
         let mut told = told.unwrap_or_else(|_| Err(vec![Problem::at("", "the reload was broken off")]));
         if let Ok(Some(reloaded)) = &mut told {
             for task in std::mem::take(&mut reloaded.tasks) {

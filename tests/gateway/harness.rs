@@ -66,7 +66,7 @@ pub(crate) fn model(alias: &str, route: &[(&str, &str)]) -> Value {
 impl Setup {
     pub(crate) fn new() -> Self {
         Self {
-            server: json!({"threads": 2}),
+            server: json!({"threads": 2, "drain_grace_seconds": 0}),
             stream: json!({}),
             routes: vec![],
             backends: vec![],
@@ -186,14 +186,30 @@ impl Setup {
             std::fs::write(dir.path().join("auth/tokens.yaml"), tokens).unwrap();
         }
         let (child, addr, admin) = self.spawn(dir.path())?;
-        Some(Gateway { child, addr, admin, dir, setup: self.clone() })
+        Some(Gateway { child, addr, admin, dir, setup: self.clone(), successors: vec![] })
     }
 
     /// Starts a process on what stands in a directory; `None` when a port was taken meanwhile.
     fn spawn(&self, dir: &Path) -> Option<(Child, SocketAddr, SocketAddr)> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
         let (addr, admin) = free_addrs();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dgx-gateway"))
+        let mut child =
+            self.command(dir, addr, admin).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        if said.contains("listens on") {
+            return Some((child, addr, admin));
+        }
+        child.wait().unwrap();
+        let log = std::fs::read_to_string(dir.join("log")).unwrap();
+        assert!(log.contains("cannot be bound"), "the gateway does not start: {log}");
+        None
+    }
+
+    /// The program with the variables of this setup.
+    fn command(&self, dir: &Path, addr: SocketAddr, admin: SocketAddr) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dgx-gateway"));
+        command
             .current_dir(dir)
             .env_clear()
             .env("DGX_GATEWAY_LISTEN", addr.to_string())
@@ -205,21 +221,8 @@ impl Setup {
             .env("RUST_API_BEARER", BEARER)
             .env("RATE_LIMIT_PER_SECOND", "1000")
             .env("RATE_LIMIT_BURST", "100000")
-            .envs(self.variables.iter().map(|(name, value)| (*name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        if said.contains("listens on") {
-            return Some((child, addr, admin));
-        }
-        child.wait().unwrap();
-        let log = std::fs::read_to_string(dir.join("log")).unwrap();
-        assert!(log.contains("cannot be bound"), "the gateway does not start: {log}");
-        None
+            .envs(self.variables.iter().map(|(name, value)| (*name, value)));
+        command
     }
 }
 
@@ -236,6 +239,8 @@ pub(crate) struct Gateway {
     pub(crate) admin: SocketAddr,
     dir: TempDir,
     setup: Setup,
+    /// Processes that took over, one after the other.
+    successors: Vec<u32>,
 }
 
 impl Gateway {
@@ -280,8 +285,36 @@ impl Gateway {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.process().to_string()).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// The process that accepts.
+    fn process(&self) -> u32 {
+        self.successors.last().copied().unwrap_or(self.child.id())
+    }
+
+    /// Hands over to another process.
+    pub(crate) async fn hand_over(&mut self) {
+        let before = self.successors.len();
+        self.signal("USR2");
+        until("it hands over", async || {
+            let log = self.log();
+            let lines = log.lines().filter(|line| line.contains("handed over; draining"));
+            let ids = lines.map(|line| serde_json::from_str::<Value>(line).unwrap()["process.id"].as_u64().unwrap());
+            self.successors = ids.map(|id| u32::try_from(id).unwrap()).collect();
+            self.successors.len() > before
+        })
+        .await;
+    }
+
+    /// Whether processes that it handed over to run.
+    pub(crate) fn successors_run(&self) -> usize {
+        let runs = |id: &&u32| {
+            // one that has ended may not have been taken note of by its parent
+            std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        self.successors.iter().filter(runs).count()
     }
 
     /// Kills the process without warning, and starts another one on what it left behind.
@@ -291,6 +324,13 @@ impl Gateway {
         let (setup, dir) = (self.setup.clone(), self.dir.path().to_owned());
         let started = tokio::task::spawn_blocking(move || (0..STARTS).find_map(|_| setup.spawn(&dir)));
         (self.child, self.addr, self.admin) = started.await.unwrap().expect("the gateway starts again");
+    }
+
+    /// Runs the program beside it, with its variables; gives the exit code.
+    pub(crate) async fn run(&self, arguments: &'static [&'static str]) -> Option<i32> {
+        let mut command = self.setup.command(self.dir.path(), self.addr, self.admin);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        tokio::task::spawn_blocking(move || command.status().unwrap().code()).await.unwrap()
     }
 
     /// A file of its working directory.
@@ -428,6 +468,10 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         let killed = self.child.kill().and_then(|()| self.child.wait());
+        for process in &self.successors {
+            // most of them have ended
+            drop(Command::new("kill").args(["-KILL", &process.to_string()]).stderr(Stdio::null()).status());
+        }
         let log = self.log();
         if std::thread::panicking() {
             let tail: Vec<&str> = log.lines().rev().take(40).collect();

@@ -42,6 +42,8 @@ mod generic;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
+mod handover;
+#[cfg(test)]
 mod headers;
 #[cfg(test)]
 mod held;
@@ -79,6 +81,8 @@ mod reload;
 mod replay;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod service;
 #[cfg(test)]
 mod settled;
 #[cfg(test)]
