@@ -32,6 +32,7 @@ mod budgets;
 pub mod config;
 mod events;
 mod failure;
+mod fair;
 mod headers;
 mod public_pages;
 mod requests;
