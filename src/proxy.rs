@@ -31,6 +31,7 @@ mod replay;
 mod spool;
 mod tunnel;
 mod upgrade;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -188,6 +189,12 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
         loop {
+            if let Err(stop) = waiting::before_attempt(session, ctx).await {
+                return Err(match stop {
+                    Stop::Refused(error) => refuse(ctx, error),
+                    Stop::Broken(error) => error,
+                });
+            }
             let upstream = match ctx.prepare_attempt(session.req_header()) {
                 Ok(Some(upstream)) => upstream,
                 Ok(None) => {

@@ -41,6 +41,7 @@ pub fn registry() -> Registry {
         .filter::<dgx_gateway_guard::Content>()
         .filter::<dgx_gateway_limits::Tokens>()
         .filter::<dgx_gateway_limits::Budgets>()
+        .filter::<dgx_gateway_limits::Turn>()
         .filter::<dgx_gateway_ledger::Book>()
         .endpoint::<dgx_gateway_discovery::Health>()
         .endpoint::<dgx_gateway_discovery::Pages>()

@@ -255,6 +255,7 @@ fn fixed(end: FixedEnd) -> Fixed {
         address: Address::Tcp { host, port, tls },
         version: if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 },
         connect_timeout: FIXED_CONNECT_TIMEOUT,
+        slots: None,
     });
     Fixed { upstream, prefix: url.path().trim_end_matches('/').to_owned(), forward_headers, websocket, idle }
 }

@@ -86,7 +86,7 @@ pub(super) async fn admit(session: &mut Session, ctx: &mut RequestCtx) -> Result
             Served::Refused(error) => Err(error.into()),
         },
         End::Fixed(fixed) => {
-            ctx.chain.shared.plan.targets = vec![Arc::clone(&fixed.upstream)];
+            ctx.chain.shared.plan.set([Arc::clone(&fixed.upstream)]);
             hand_over(session, ctx, &route, beginning).await
         }
         End::Planned => hand_over(session, ctx, &route, beginning).await,

@@ -133,11 +133,13 @@ impl RequestCtx {
         head: &http::request::Parts,
     ) -> Result<Option<Arc<Upstream>>, FilterError> {
         let Some(route) = self.route.clone() else { return Ok(None) };
-        let Some(upstream) = self.chain.shared.plan.targets.get(self.attempt.index).cloned() else { return Ok(None) };
+        let Some(target) = self.chain.shared.plan.targets.get(self.attempt.index) else { return Ok(None) };
+        let (upstream, entry) = (Arc::clone(&target.upstream), target.entry);
         self.away.begin();
         let total = self.world.server.total_timeout;
         let mut request = AttemptRequest {
             index: self.attempt.index,
+            entry,
             method: head.method.clone(),
             path: String::new(),
             headers: HeaderMap::with_capacity(8),
@@ -172,7 +174,7 @@ impl RequestCtx {
     }
 
     /// What keeps the answer of an attempt alive, with the head as it would leave.
-    fn alive(&self, keep_alive: KeepAlive, client: http::Version) -> Alive {
+    pub(super) fn alive(&self, keep_alive: KeepAlive, client: http::Version) -> Alive {
         let KeepAlive { commit_after, head, heartbeat } = keep_alive;
         let early_head = commit_after.map(|after| {
             let mut head = self.outgoing(head);

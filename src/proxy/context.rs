@@ -1,6 +1,8 @@
 //! One request inside the core: its chain of exchanges, what they share, and its end, which happens exactly once.
 
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo, 
 use dgx_gateway_filter::facts::ClientIp;
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::services::RequestObserver;
-use dgx_gateway_filter::upstream::UpstreamPlan;
+use dgx_gateway_filter::upstream::{Admission, UpstreamPlan};
 use dgx_gateway_filter::{ErrorCode, Facts, FilterError, LAST_PIECE_WAIT, Outcome, Pending, Rope};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora::proxy::Session;
@@ -32,6 +34,9 @@ pub(super) const UNMATCHED: &str = "(unmatched)";
 /// Response headers that carry the request id.
 const REQUEST_ID_HEADERS: [HeaderName; 2] =
     [HeaderName::from_static("spass-request-id"), HeaderName::from_static("x-request-id")];
+
+/// What an attempt has to wait for.
+pub(super) type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What the hooks of one request share.
 pub(super) struct Shared {
@@ -111,6 +116,24 @@ impl Chain {
     pub(super) fn request_chunk(&mut self, head: &http::request::Parts, piece: &Bytes) -> Result<(), FilterError> {
         let Self { exchanges, shared, .. } = self;
         exchanges.iter_mut().try_for_each(|exchange| exchange.request_chunk(piece, &mut shared.cx(head)))
+    }
+
+    /// Asks the exchanges from `from` on whether an attempt may begin; `from` then is the one that was asked last. What
+    /// it gives has to be waited for before the next call.
+    pub(super) fn before_attempt(
+        &mut self,
+        head: &http::request::Parts,
+        index: usize,
+        from: &mut usize,
+    ) -> Result<Option<Wait>, FilterError> {
+        let Self { exchanges, shared, .. } = self;
+        while let Some(exchange) = exchanges.get_mut(*from) {
+            match exchange.before_attempt(index, &mut shared.cx(head))? {
+                Admission::Granted => *from += 1,
+                Admission::Wait(wait) => return Ok(Some(wait)),
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn request(&self) -> &RequestInfo {

@@ -26,7 +26,7 @@ use super::admit::Stop;
 use super::attempt::{Next, Stage, exhausted, failure_of};
 use super::context::RequestCtx;
 use super::heads::{self, Framing};
-use super::{REFUSED, final_head, tunnel};
+use super::{REFUSED, final_head, tunnel, waiting};
 use crate::reply;
 use crate::route::End;
 use crate::upstream::{peer, resolve::Resolver};
@@ -75,7 +75,8 @@ impl Duplex {
         }
     }
 
-    async fn connect(&self, session: &Session, ctx: &mut RequestCtx) -> Result<(HttpSession, HttpPeer), Stop> {
+    async fn connect(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<(HttpSession, HttpPeer), Stop> {
+        waiting::before_attempt(session, ctx).await?;
         let Some(upstream) = ctx.prepare_attempt(session.req_header())? else {
             return Err(failed(session, ctx, AttemptFailure::Connect));
         };

@@ -30,6 +30,7 @@ pub fn to_upstream(headers: &HeaderMap) -> Option<HeaderMap> {
     let limit = Duration::from_secs(1);
     let mut request = AttemptRequest {
         index: 0,
+        entry: 0,
         method: Method::POST,
         path: "/".to_owned(),
         headers: HeaderMap::new(),
@@ -44,6 +45,7 @@ pub fn to_upstream(headers: &HeaderMap) -> Option<HeaderMap> {
         address: Address::Tcp { host: "192.0.2.1".into(), port: 80, tls: false },
         version: HttpVersion::Http1,
         connect_timeout: limit,
+        slots: None,
     };
     let (mut client, ()) = http::Request::new(()).into_parts();
     client.headers = headers.clone();

@@ -100,6 +100,10 @@ struct Control {
     failure: Option<FilterError>,
     /// What keeps the answer of the next attempt alive.
     alive: Alive,
+    /// No attempt runs: the next one has to wait.
+    waiting: bool,
+    /// What keeps the answer alive meanwhile, unless that of the last attempt does.
+    waiting_alive: Option<Alive>,
     /// A head has left that belongs to no attempt, and nothing else.
     head_left_early: bool,
     /// The genuine session, put back when the wrapper is dropped.
@@ -181,6 +185,17 @@ impl ReplayHandle {
         control.release = None;
         control.cut = false;
         control.end = false;
+        control.waiting = false;
+    }
+
+    /// The next attempt has to wait: until then whoever looks for the client's leaving meets no limit of an attempt, and
+    /// reads on of a body that streams.
+    pub(super) fn wait(&self, alive: Option<Alive>) {
+        let mut control = lock(&self.0);
+        control.waiting = true;
+        if alive.is_some() {
+            control.waiting_alive = alive;
+        }
     }
 
     /// If the body is more than one piece, and goes to an upstream of HTTP/1.1 outside: what tells how far it is on its

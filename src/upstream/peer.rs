@@ -86,6 +86,7 @@ mod tests {
             address: Address::Tcp { host: host.into(), port: 443, tls },
             version: HttpVersion::Http1,
             connect_timeout: Duration::from_secs(1),
+            slots: None,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Clients of every endpoint that leave in every phase, over both versions of HTTP, one by one and by thousands.
 
-mod endpoint;
+pub(crate) mod endpoint;
 mod storm;
 
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// Where a request stands when its client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     /// Inside its body.
     Upload,
     /// It waits for a whole answer.

@@ -38,6 +38,8 @@ mod early;
 #[cfg(test)]
 mod endpoints;
 #[cfg(test)]
+mod fair;
+#[cfg(test)]
 mod generic;
 #[cfg(test)]
 mod grpc;

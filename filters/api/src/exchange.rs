@@ -15,7 +15,7 @@ use crate::code::ErrorCode;
 use crate::error::FilterError;
 use crate::facts::{ClientIp, Facts};
 use crate::render::ErrorRenderer;
-use crate::upstream::{AttemptRequest, AttemptResult, UpstreamPlan, Verdict};
+use crate::upstream::{Admission, AttemptRequest, AttemptResult, UpstreamPlan, Verdict};
 
 /// A response that a filter or an endpoint gives itself; the body may be whole or a stream.
 pub type Reply = http::Response<axum::body::Body>;
@@ -182,6 +182,17 @@ pub trait Exchange: Send + Sync {
     /// complete and may be replaced; otherwise it is empty.
     async fn request_ready(&mut self, _body: &mut Rope, _cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         Ok(Flow::Continue)
+    }
+
+    /// Before every attempt, and before anything of it is prepared: whether it may begin now. `index` is its position in
+    /// the plan; among the targets of one choice the filter may have another come first ([`UpstreamPlan::prefer`]). It
+    /// is asked again after a wait, and with the same `index` when the same target is tried once more. The attempt
+    /// before it, if there was one, is over.
+    ///
+    /// # Errors
+    /// The request is refused; no further target is tried.
+    fn before_attempt(&mut self, _index: usize, _cx: &mut ExchangeCx<'_>) -> Result<Admission, FilterError> {
+        Ok(Admission::Granted)
     }
 
     /// Once per attempt, before the request head is sent to a target of the plan.

@@ -137,7 +137,7 @@ pub struct StreamConduct {
 pub struct TenantLimits {
     /// Tokens per minute in both directions; `None`: no limit, 0 refuses everything.
     pub tokens_per_minute: Option<u64>,
-    /// Requests at the same time; `None`: no limit, 0 refuses everything.
+    /// Model calls at the same time, over all backends; `None`: no limit, 0 refuses everything.
     pub max_in_flight: Option<u32>,
     /// Share in the fair queue, 1 to 1000; default 1.
     pub weight: u32,

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rust_decimal::Decimal;
@@ -10,7 +12,7 @@ use rust_decimal::Decimal;
 pub use crate::audit::{Audit, Pseudonyms, RequestObserver};
 use crate::error::FilterError;
 use crate::exchange::Outcome;
-use crate::facts::{Meter, ModelCall, WorstCase};
+use crate::facts::{Meter, ModelCall, TenantLimits, WorstCase};
 use crate::money::{CallTarget, Spent, Terms};
 
 /// Slows down clients that fail to authenticate. Offered as an `Arc<dyn AuthFailures>` by the part that owns the
@@ -56,6 +58,17 @@ pub trait Pricing: Send + Sync {
     /// Seconds of audio, and images of a model that draws unasked, are not bounded by a request and count nothing here.
     /// Neither does what a backend reports beyond its price.
     fn worst_eur(&self, terms: &Terms, targets: &[CallTarget], worst: WorstCase) -> Option<Decimal>;
+}
+
+/// Gives calls their turn at backends that run only so many at the same time. Offered as an `Arc<dyn FairShare>` by
+/// the part that owns the limits. The parts that own backends and tenants tell it what holds once their configuration
+/// is in use, so that what waits learns of it; requests bring their own share along.
+pub trait FairShare: Send + Sync {
+    /// These are the backends, by label, with their slots; `None`: no limit.
+    fn backends(&self, slots: Vec<(Arc<str>, Option<NonZeroU32>)>);
+
+    /// These are the tenants, with their limits.
+    fn tenants(&self, limits: Vec<(Arc<str>, TenantLimits)>);
 }
 
 /// A cost as clients are told it. Amounts are decimal text.

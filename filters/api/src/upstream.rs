@@ -1,6 +1,9 @@
 //! Where a request may go: upstreams, the plan of attempts, and what an attempt came to.
 
 use std::fmt;
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +68,8 @@ pub struct Upstream {
     pub version: HttpVersion,
     /// Longest time for connect and TLS together.
     pub connect_timeout: Duration,
+    /// Most calls that it is given at the same time, over all requests; `None`: no limit.
+    pub slots: Option<NonZeroU32>,
 }
 
 /// Time limits of one attempt, counted from the moment the request has been sent.
@@ -80,11 +85,66 @@ pub struct AttemptTimeouts {
     pub total_once_begun: Duration,
 }
 
-/// Ordered upstreams for one request. Each is tried once, and once more after [`Verdict::Again`].
-#[derive(Clone, Debug, Default)]
+/// One place where a request may go.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The upstream.
+    pub upstream: Arc<Upstream>,
+    /// Its number among what the maker of the plan knows. It stays with the target when the order changes.
+    pub entry: usize,
+    /// Targets that follow each other with the same number are one choice: whichever is free may come first.
+    pub choice: usize,
+}
+
+/// Ordered targets for one request. Each is tried once, and once more after [`Verdict::Again`].
+#[derive(Debug, Default)]
 pub struct UpstreamPlan {
     /// In the order in which they are tried.
-    pub targets: Vec<Arc<Upstream>>,
+    pub targets: Vec<Target>,
+    /// How the answer is kept alive while the request waits for its first attempt ([`Admission::Wait`]); `None`: the
+    /// client waits.
+    pub keep_alive: Option<KeepAlive>,
+}
+
+impl UpstreamPlan {
+    /// Makes a plan of these upstreams, in their order, each a choice of its own.
+    pub fn set(&mut self, upstreams: impl IntoIterator<Item = Arc<Upstream>>) {
+        let target = |(entry, upstream)| Target { upstream, entry, choice: entry };
+        self.targets = upstreams.into_iter().enumerate().map(target).collect();
+    }
+
+    /// The targets that may come next at a position: the one that stands there, and those behind it that are one
+    /// choice with it.
+    #[must_use]
+    pub fn choice_at(&self, index: usize) -> &[Target] {
+        let rest = self.targets.get(index..).unwrap_or_default();
+        let alike = |target: &&Target| rest.first().is_some_and(|first| first.choice == target.choice);
+        rest.get(..rest.iter().take_while(alike).count()).unwrap_or_default()
+    }
+
+    /// Has the target that stands `behind` places behind a position come first there; the others keep their order.
+    pub fn prefer(&mut self, index: usize, behind: usize) {
+        if let Some(targets) = self.targets.get_mut(index..=index.saturating_add(behind)) {
+            targets.rotate_right(1);
+        }
+    }
+}
+
+/// Whether an attempt may begin.
+pub enum Admission {
+    /// It may.
+    Granted,
+    /// Not yet: the same question is asked again once this is over. It is dropped when the client leaves.
+    Wait(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Granted => "Granted",
+            Self::Wait(_) => "Wait",
+        })
+    }
 }
 
 /// What goes to an upstream at one attempt. The core adds the framing headers, `host`, `user-agent`,
@@ -93,6 +153,8 @@ pub struct UpstreamPlan {
 pub struct AttemptRequest {
     /// Position in the plan, from 0.
     pub index: usize,
+    /// The target's own number ([`Target::entry`]).
+    pub entry: usize,
     /// Method; that of the client unless changed.
     pub method: Method,
     /// Path and query in origin form.
@@ -177,4 +239,44 @@ pub enum Verdict {
     },
     /// Pass the response on.
     Relay,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(choices: &[usize]) -> UpstreamPlan {
+        let upstream = Arc::new(Upstream {
+            label: "u".into(),
+            address: Address::Tcp { host: "localhost".into(), port: 1, tls: false },
+            version: HttpVersion::Http1,
+            connect_timeout: Duration::from_secs(1),
+            slots: None,
+        });
+        let mut plan = UpstreamPlan::default();
+        plan.set(choices.iter().map(|_| Arc::clone(&upstream)));
+        plan.targets.iter_mut().zip(choices).for_each(|(target, choice)| target.choice = *choice);
+        plan
+    }
+
+    fn entries(targets: &[Target]) -> Vec<usize> {
+        targets.iter().map(|target| target.entry).collect()
+    }
+
+    #[test]
+    fn a_choice_is_what_follows_each_other_with_one_number() {
+        let plan = plan(&[0, 1, 1, 1, 2, 1]);
+        let choices: Vec<_> = (0..7).map(|index| entries(plan.choice_at(index))).collect();
+        assert_eq!(choices, [vec![0], vec![1, 2, 3], vec![2, 3], vec![3], vec![4], vec![5], vec![]]);
+    }
+
+    #[test]
+    fn a_preferred_target_comes_first_and_the_others_keep_their_order() {
+        let mut plan = plan(&[0, 1, 1, 1, 2]);
+        plan.prefer(1, 2);
+        assert_eq!(entries(&plan.targets), [0, 3, 1, 2, 4]);
+        plan.prefer(2, 0);
+        plan.prefer(4, 1); // there is none
+        assert_eq!(entries(&plan.targets), [0, 3, 1, 2, 4]);
+    }
 }

@@ -68,8 +68,20 @@ fn limits() -> Value {
         &[],
         [
             ("tokens_per_minute", said(absent_or(integer(0, MAX_AMOUNT)), "Tokens per minute in both directions.")),
-            ("max_in_flight", said(absent_or(integer(0, 1_000_000)), "Requests at the same time.")),
-            ("weight", said(absent_or(integer(1, 1000)), "Share in the fair queue. Default 1.")),
+            (
+                "max_in_flight",
+                said(
+                    absent_or(integer(0, 1_000_000)),
+                    "Model calls at the same time, over all backends; further ones wait. 0 refuses all.",
+                ),
+            ),
+            (
+                "weight",
+                said(
+                    absent_or(integer(1, 1000)),
+                    "Share in the fair queue, in proportion to the weights of other tenants. Default 1.",
+                ),
+            ),
         ],
     )
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::budget::BudgetsRead;
+use dgx_gateway_filter::services::FairShare;
 use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
 
 use crate::catalog::{CheckedTokens, Tokens};
 use crate::config::Settings;
 use crate::file;
-use crate::tenant::Tenant;
 
 /// Reads tokens and tenants and offers them as [`Tokens`].
 #[derive(Debug)]
@@ -42,8 +42,11 @@ impl ServiceKind for Service {
     }
 
     fn build(checked: CheckedTokens, env: &mut BuildEnv) -> Result<(), BuildError> {
-        warn_of_what_does_not_hold_yet(&checked);
         env.provide(Arc::new(checked.budgets_of_tenants()));
+        let limits = checked.tenants.iter().map(|tenant| (Arc::clone(&tenant.id), *tenant.limits)).collect();
+        if let Ok(share) = env.service::<Arc<dyn FairShare>>() {
+            env.when_in_use(move || share.tenants(limits));
+        }
         let previous = env.previous::<Tokens>();
         let tokens = Tokens::new(checked, &env.data_dir, previous.as_deref())?;
         if previous.is_some_and(|previous| !previous.uses_bootstrap()) && tokens.uses_bootstrap() {
@@ -51,17 +54,6 @@ impl ServiceKind for Service {
         }
         env.provide(Arc::new(tokens));
         Ok(())
-    }
-}
-
-/// An operator who writes a limit down believes that it holds.
-fn warn_of_what_does_not_hold_yet(checked: &CheckedTokens) {
-    let holds = |tenant: &Tenant| tenant.limits.max_in_flight.is_none() && tenant.limits.weight == 1;
-    for tenant in checked.tenants.iter().filter(|tenant| !holds(tenant)) {
-        tracing::warn!(
-            tenant.id = %tenant.id,
-            "max_in_flight and weight of tenants are read but not enforced by this version"
-        );
     }
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::auth_failures::FailureLimit;
 use crate::bucket::Rate;
 use crate::failure::FailureRules;
+use crate::fair;
 use crate::shared::StoreAddress;
 use crate::state::Limits;
 
@@ -57,7 +58,8 @@ pub struct LimitSettings {
     pub on_store_failure: OnStoreFailure,
     /// Processes that share the store, 1 to 10000; `local_share` divides by it. Default 1.
     pub expected_replicas: u32,
-    /// Longest wait in the fair queue in milliseconds, 1 to 3600000. Default 30000.
+    /// Longest time in milliseconds that a request waits for slots, over all its attempts, before it is refused with 503;
+    /// 1 to 3600000. Default 30000.
     pub queue_timeout_ms: u64,
     /// Failed authentications per client address.
     pub auth_failures: AuthFailureSettings,
@@ -169,7 +171,7 @@ impl ServiceKind for Service {
         let failures: Arc<dyn AuthFailures> = Arc::new(FailureLimit(Arc::clone(&limits)));
         env.provide(limits);
         env.provide(Arc::new(failures));
-        Ok(())
+        fair::provide(env)
     }
 }
 

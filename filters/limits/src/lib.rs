@@ -46,6 +46,7 @@ mod tokens;
 pub use self::budgets::{BudgetService, Budgets, BudgetsConfig, NoSettings, TenantsWithBudgets, unpriced_budgets};
 pub use self::config::Service;
 pub use self::failure::FailureRules;
+pub use self::fair::{Slots, Turn, TurnConfig};
 pub use self::public_pages::{PublicPages, PublicPagesConfig};
 pub use self::requests::{Requests, RequestsConfig};
 pub use self::shared::StoreAddress;

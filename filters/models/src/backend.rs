@@ -5,7 +5,6 @@ mod live;
 #[cfg(test)]
 mod tests;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,8 +141,6 @@ pub struct Backend {
     pub first_byte_timeout: Duration,
     /// Whether its own count of prompt tokens replaces the estimate.
     pub exact_tokens: bool,
-    /// Most requests at the same time; `None`: no limit. Nothing enforces it yet.
-    pub max_in_flight: Option<NonZeroU32>,
     /// How it takes audio to transcribe.
     pub stt_modes: Vec<SttMode>,
     /// Whether the configuration says so; then it is told the mode of a request.

@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::entry::Entry;
-pub(crate) use self::entry::ordered;
+pub(crate) use self::entry::{choices, ordered};
 pub use self::provider::NoProvider;
 pub(crate) use self::read::{Sources, discovered, discovered_entry, is_slug, read};
 use crate::backend::{Backend, Protocol};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dgx_gateway_filter::facts::{Principal, WorstCase};
-use dgx_gateway_filter::upstream::AttemptRequest;
+use dgx_gateway_filter::upstream::{AttemptRequest, Target};
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
 use dgx_gateway_wire::errors::PromptCount;
 use dgx_gateway_wire::multipart::Form;
@@ -11,7 +11,7 @@ use dgx_gateway_wire::request::Scan;
 use http::{HeaderValue, header};
 
 use crate::backend::Protocol;
-use crate::catalog::{Entry, Model, Unusable, ordered};
+use crate::catalog::{Entry, Model, Unusable, choices, ordered};
 use crate::daily_quota::DailyQuota;
 use crate::document::Document;
 use crate::max_tokens::Applied;
@@ -106,7 +106,18 @@ impl Chosen {
         matches!(self.asked, Asked::Recording(_))
     }
 
-    /// Headers and body for the entry at the position of an attempt.
+    /// Where it may go.
+    pub(crate) fn targets(&self, service: &Models) -> Vec<Target> {
+        let choices = choices(&self.entries, service.clock.now());
+        let target = |(entry, (of, choice)): (usize, (&Arc<Entry>, usize))| Target {
+            upstream: Arc::clone(&of.backend.upstream),
+            entry,
+            choice,
+        };
+        self.entries.iter().zip(choices).enumerate().map(target).collect()
+    }
+
+    /// Headers and body for the entry of an attempt.
     pub(crate) fn dress(
         &self,
         protocol: Protocol,
@@ -122,7 +133,7 @@ impl Chosen {
                 };
                 attempt.headers.insert(header::CONTENT_TYPE, JSON);
                 attempt.headers.insert(header::ACCEPT, accept);
-                let (patches, applied) = document.patches(&self.model, attempt.index, entry)?;
+                let (patches, applied) = document.patches(&self.model, attempt.entry, entry)?;
                 attempt.body = attempt.body.patched(&patches);
                 Ok(applied)
             }
@@ -141,9 +152,9 @@ impl Chosen {
     }
 
     /// An entry refused for length and said how large the prompt is: whether it is worth asking once more.
-    pub(crate) fn shorten(&mut self, index: usize, counted: PromptCount) -> bool {
-        match (&mut self.asked, self.entries.get(index)) {
-            (Asked::Document(document), Some(entry)) => document.shorten(&self.model, index, entry, counted),
+    pub(crate) fn shorten(&mut self, at: usize, counted: PromptCount) -> bool {
+        match (&mut self.asked, self.entries.get(at)) {
+            (Asked::Document(document), Some(entry)) => document.shorten(&self.model, at, entry, counted),
             _ => false,
         }
     }

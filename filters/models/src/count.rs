@@ -51,6 +51,7 @@ impl CountFilter {
             address: Address::Embedded(Arc::new(Router::new().fallback(echo))),
             version: HttpVersion::Http1,
             connect_timeout: Duration::from_secs(1),
+            slots: None,
         };
         Self { service, estimate: Arc::new(estimate) }
     }
@@ -118,7 +119,7 @@ impl Exchange for CountExchange {
             targets: Arc::default(),
         });
         let backends = chosen.entries.iter().map(|entry| Arc::clone(&entry.backend.upstream));
-        cx.plan.targets = backends.chain([Arc::clone(&self.estimate)]).collect();
+        cx.plan.set(backends.chain([Arc::clone(&self.estimate)]));
         self.chosen = Some(chosen);
         Ok(Flow::Continue)
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dgx_gateway_filter::facts::{ModelCall, ModelChoice, ModelTraits, Principal, StreamConduct, Subject, Usage};
+use dgx_gateway_filter::facts::{
+    ModelCall, ModelChoice, ModelTraits, Principal, StreamConduct, Subject, TenantLimits, Usage,
+};
 use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::upstream::{AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
@@ -104,6 +106,7 @@ impl Filter for ModelsFilter {
             chosen: None,
             attempts: Attempts::default(),
             current: 0,
+            entry: 0,
             told: false,
             running: None,
             account: None,
@@ -123,7 +126,10 @@ pub(crate) struct ModelsExchange {
     pub(crate) protocol: Protocol,
     pub(crate) chosen: Option<Chosen>,
     pub(crate) attempts: Attempts,
+    /// Position of the current attempt in the plan.
     pub(crate) current: usize,
+    /// Its entry.
+    pub(crate) entry: usize,
     /// The current attempt stands in `attempts`.
     pub(crate) told: bool,
     pub(crate) running: Option<Running>,
@@ -162,15 +168,19 @@ impl Exchange for ModelsExchange {
             image_input: chosen.model.image_input,
             accepts_image_url: chosen.model.accepts_image_url,
         });
-        cx.plan.targets = chosen.entries.iter().map(|entry| Arc::clone(&entry.backend.upstream)).collect();
+        cx.plan.targets = chosen.targets(&self.service);
+        if chosen.stream && may_wait(cx) {
+            cx.plan.keep_alive = Some(self.service.stream.keep_alive(conduct(cx)));
+        }
         self.chosen = Some(chosen);
         Ok(Flow::Continue)
     }
 
     fn attempt(&mut self, attempt: &mut AttemptRequest, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {
         let Some(chosen) = &self.chosen else { return Ok(()) };
-        let Some(entry) = chosen.entries.get(attempt.index) else { return Ok(()) };
+        let Some(entry) = chosen.entries.get(attempt.entry) else { return Ok(()) };
         self.current = attempt.index;
+        self.entry = attempt.entry;
         self.told = false;
         self.running = Some(entry.backend.enter());
         let (measures, now) = (&self.service.metrics.calls, self.service.clock.now());
@@ -190,7 +200,7 @@ impl Exchange for ModelsExchange {
         announce(chosen.dress(self.protocol, entry, attempt)?, cx.reply_headers);
         if chosen.stream {
             self.service.stream.limit(entry.backend.first_byte_timeout, &mut attempt.timeouts);
-            let conduct = cx.facts.get::<StreamConduct>().copied().unwrap_or_default();
+            let conduct = conduct(cx);
             attempt.keep_alive = Some(self.service.stream.keep_alive(conduct));
             let wanted = conduct.cost_event.unwrap_or(self.service.stream.cost_event);
             self.tells_cost = self.protocol.cost_event().filter(|_| wanted);
@@ -294,6 +304,17 @@ impl Exchange for ModelsExchange {
     }
 }
 
+/// How the tenant wants its streams to be conducted.
+fn conduct(cx: &ExchangeCx<'_>) -> StreamConduct {
+    cx.facts.get::<StreamConduct>().copied().unwrap_or_default()
+}
+
+/// Whether an attempt may have to wait for its turn.
+fn may_wait(cx: &ExchangeCx<'_>) -> bool {
+    cx.plan.targets.iter().any(|target| target.upstream.slots.is_some())
+        || cx.facts.get::<TenantLimits>().is_some_and(|limits| limits.max_in_flight.is_some())
+}
+
 /// Bytes of a body, as its head declares them.
 fn declared_length(headers: &HeaderMap) -> u64 {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
@@ -322,7 +343,7 @@ impl ModelsExchange {
     /// What was chosen, and the entry of the current attempt.
     pub(crate) fn serving(&self) -> Option<(&Chosen, &Arc<Entry>)> {
         let chosen = self.chosen.as_ref()?;
-        Some((chosen, chosen.entries.get(self.current)?))
+        Some((chosen, chosen.entries.get(self.entry)?))
     }
 }
 

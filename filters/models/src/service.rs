@@ -9,7 +9,7 @@ use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::budget::RoutesRead;
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
-use dgx_gateway_filter::services::Pricing;
+use dgx_gateway_filter::services::{FairShare, Pricing};
 use dgx_gateway_filter::upstream::EmbeddedUpstreams;
 use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
@@ -158,6 +158,11 @@ impl ServiceKind for Service {
             discovers: !configured,
             lasting,
         });
+        if let Ok(share) = env.service::<Arc<dyn FairShare>>() {
+            let slots = |backend: &Arc<Backend>| (Arc::clone(&backend.label), backend.upstream.slots);
+            let slots = service.catalog.load().backends.iter().map(slots).collect();
+            env.when_in_use(move || share.backends(slots));
+        }
         if service.discovers && !previous.as_ref().is_some_and(|previous| previous.discovers) {
             discover::offer_embedded(&service);
         }

@@ -71,7 +71,8 @@ pub struct BackendFile {
     pub enabled: Option<bool>,
     /// Whether its own count of prompt tokens replaces the estimate; needs the protocol `tokenize`. Default false.
     pub exact_tokens: Option<bool>,
-    /// Most requests at the same time, 0 to 100000; 0 is no limit. Accepted, without effect so far. Default 0.
+    /// Slots: most calls at the same time, 0 to 100000; 0 is no limit. Further calls wait, as `limits.queue_timeout_ms`
+    /// allows. Slots are those of this process, whatever `limits.store` is. Default 0.
     pub max_in_flight: Option<u32>,
     /// How it takes audio to transcribe: `continuous`, `chunked`, or both. Default `[continuous]`.
     pub stt_modes: Option<Vec<SttMode>>,

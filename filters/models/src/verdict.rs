@@ -160,7 +160,7 @@ impl ModelsExchange {
             return false;
         }
         match (prompt_count(body), &mut self.chosen) {
-            (Some(counted), Some(chosen)) => chosen.shorten(self.current, counted),
+            (Some(counted), Some(chosen)) => chosen.shorten(self.entry, counted),
             _ => false,
         }
     }

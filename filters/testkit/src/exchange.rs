@@ -8,7 +8,8 @@ use bytes::Bytes;
 use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, Flow, Outcome, RequestInfo, ResponseHead};
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::upstream::{
-    Address, AttemptRequest, AttemptResult, AttemptTimeouts, HttpVersion, Upstream, UpstreamPlan, Verdict,
+    Address, Admission, AttemptRequest, AttemptResult, AttemptTimeouts, HttpVersion, Target, Upstream, UpstreamPlan,
+    Verdict,
 };
 use dgx_gateway_filter::{Facts, FilterError, Rope};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
@@ -115,7 +116,8 @@ impl ExchangeDriver {
     /// Adds a target to the plan, as an earlier filter would.
     #[must_use]
     pub fn with_target(mut self, target: Arc<Upstream>) -> Self {
-        self.plan.targets.push(target);
+        let entry = self.plan.targets.len();
+        self.plan.targets.push(Target { upstream: target, entry, choice: entry });
         self
     }
 
@@ -171,6 +173,15 @@ impl ExchangeDriver {
     pub async fn ready(&mut self, body: &mut Rope) -> Result<Flow, FilterError> {
         let (exchange, mut cx) = self.parts();
         exchange.request_ready(body, &mut cx).await
+    }
+
+    /// Runs `before_attempt`, once.
+    ///
+    /// # Errors
+    /// What the filter says.
+    pub fn before_attempt(&mut self, index: usize) -> Result<Admission, FilterError> {
+        let (exchange, mut cx) = self.parts();
+        exchange.before_attempt(index, &mut cx)
     }
 
     /// Runs `attempt`.
@@ -270,6 +281,11 @@ impl ExchangeDriver {
         &self.plan
     }
 
+    /// The same, to change it between two hooks.
+    pub fn plan_mut(&mut self) -> &mut UpstreamPlan {
+        &mut self.plan
+    }
+
     /// The dialect of errors, if a filter chose one.
     #[must_use]
     pub fn renderer(&self) -> Option<&Arc<dyn ErrorRenderer>> {
@@ -282,6 +298,7 @@ impl ExchangeDriver {
 pub fn attempt_request(index: usize, path: &str, body: Rope) -> AttemptRequest {
     AttemptRequest {
         index,
+        entry: index,
         method: Method::POST,
         path: path.to_owned(),
         headers: HeaderMap::new(),
@@ -301,6 +318,7 @@ pub fn upstream(label: &str, addr: SocketAddr, version: HttpVersion) -> Arc<Upst
         address: Address::Tcp { host: addr.ip().to_string().into(), port: addr.port(), tls: false },
         version,
         connect_timeout: AMPLE,
+        slots: None,
     })
 }
 

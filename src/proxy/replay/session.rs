@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::alive::Alive;
 use super::genuine::Genuine;
 use super::source::{HeldSource, Source};
+use super::spooled::SpooledSource;
 use super::timing::Timing;
 use super::{BODY_REFUSED, Control, Length, lock};
 use crate::proxy::body::ReadError;
@@ -118,19 +119,7 @@ impl Replay {
             Source::Held(held) => held.next(),
             Source::Spooled(spooled) => {
                 let next = spooled.next(genuine.ready().await?, until).await;
-                let mut control = lock(control);
-                control.fresh.append(&mut spooled.take_fresh());
-                if spooled.is_complete() {
-                    control.arriving = Length::Known(spooled.received());
-                }
-                match next {
-                    Ok(piece) => piece,
-                    Err(ReadError::Broken(error)) => return Err(error),
-                    Err(ReadError::Refused(error)) => {
-                        control.failure.get_or_insert(error);
-                        return Error::e_explain(BODY_REFUSED, "the rest of the body is refused");
-                    }
-                }
+                took(control, spooled, next)?
             }
         };
         if piece.is_some() {
@@ -140,6 +129,23 @@ impl Replay {
             Some(flow) => piece.map(|piece| flow.follow(piece)),
             None => piece,
         })
+    }
+}
+
+/// Tells the core what was read of a body that streams.
+pub(super) fn took<T>(control: &Mutex<Control>, spooled: &mut SpooledSource, read: Result<T, ReadError>) -> Result<T> {
+    let mut control = lock(control);
+    control.fresh.append(&mut spooled.take_fresh());
+    if spooled.is_complete() {
+        control.arriving = Length::Known(spooled.received());
+    }
+    match read {
+        Ok(piece) => Ok(piece),
+        Err(ReadError::Broken(error)) => Err(error),
+        Err(ReadError::Refused(error)) => {
+            control.failure.get_or_insert(error);
+            Error::e_explain(BODY_REFUSED, "the rest of the body is refused")
+        }
     }
 }
 

@@ -107,12 +107,7 @@ impl SpooledSource {
             let spooled = self.spool.len();
             let piece = if self.handed < spooled {
                 self.spool.read(self.handed, SLICE).await?
-            } else if let Some(piece) = self.pending.clone() {
-                if self.keep {
-                    self.spool.append(&piece).await?;
-                }
-                self.pending = None;
-                self.fresh.push(piece.clone());
+            } else if let Some(piece) = self.store_pending().await? {
                 piece
             } else if self.complete {
                 return Ok(None);
@@ -126,6 +121,31 @@ impl SpooledSource {
                 return Ok(Some(piece));
             }
         }
+    }
+
+    /// Reads a piece that nobody asked for yet, while the upstream is not known: into the spool, as far as there is one.
+    ///
+    /// # Errors
+    /// The client left, or the rest of the body is refused.
+    ///
+    /// # Cancel safety
+    /// As [`SpooledSource::next`].
+    pub(super) async fn read_ahead(&mut self, client: &mut ServerSession) -> Result<(), ReadError> {
+        if self.pending.is_none() {
+            self.receive(client, None).await?;
+        }
+        self.store_pending().await.map(drop)
+    }
+
+    /// Puts what came last into the spool; `None` when it is there already.
+    async fn store_pending(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let Some(piece) = self.pending.clone() else { return Ok(None) };
+        if self.keep {
+            self.spool.append(&piece).await?;
+        }
+        self.pending = None;
+        self.fresh.push(piece.clone());
+        Ok(Some(piece))
     }
 
     async fn receive(&mut self, client: &mut ServerSession, until: Option<Instant>) -> Result<(), ReadError> {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pingora::{Error, Result};
 
-use super::session::Replay;
+use super::session::{Replay, took};
 use super::source::Source;
 use super::{ANSWERED, lock};
 
@@ -56,19 +56,42 @@ impl Replay {
         }
     }
 
+    /// Waits for the client to leave. While the next attempt has to wait, a body that streams is read on instead: an
+    /// empty piece says that something came.
     pub(super) async fn watch_client(&mut self) -> Result<Option<Bytes>> {
+        let waiting = self.begin_to_wait();
         loop {
-            let session = self.genuine.ready().await?;
-            let Some(timer) = self.timing.timer(self.alive.next()) else {
-                return session.read_body_or_idle(true).await;
+            let Self { genuine, source, control, timing, alive, .. } = self;
+            let session = genuine.ready().await?;
+            let watch = async {
+                match source {
+                    Source::Spooled(spooled) if waiting && !spooled.is_complete() => {
+                        let read = spooled.read_ahead(session).await;
+                        took(control, spooled, read).map(|()| Some(Bytes::new()))
+                    }
+                    _ => session.read_body_or_idle(true).await,
+                }
             };
+            let Some(timer) = timing.timer(alive.next()) else { return watch.await };
             tokio::select! {
                 biased;
-                read = session.read_body_or_idle(true) => return read,
+                read = watch => return read,
                 () = timer.as_mut() => {}
             }
             self.timer_fired()?;
         }
+    }
+
+    /// Whether the next attempt has to wait; then the limits of the last one mean nothing any more.
+    fn begin_to_wait(&mut self) -> bool {
+        let mut control = lock(&self.control);
+        if control.waiting {
+            self.timing.restart(None);
+            if let Some(alive) = control.waiting_alive.take() {
+                self.alive.replace(alive);
+            }
+        }
+        control.waiting
     }
 
     /// A time limit has passed, or a sign of life is due.

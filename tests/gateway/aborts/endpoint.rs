@@ -9,7 +9,7 @@ use super::Phase;
 use crate::harness::{BEARER, Client, Exchange2, chunk_of_stream, soon};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     Chat,
     Completions,
     Embeddings,
@@ -21,10 +21,10 @@ pub(super) enum Endpoint {
 
 use Endpoint::{Chat, Completions, Embeddings, Messages, Responses, Speech, Transcription};
 
-pub(super) const ALL: [Endpoint; 7] = [Chat, Completions, Embeddings, Messages, Responses, Speech, Transcription];
+pub(crate) const ALL: [Endpoint; 7] = [Chat, Completions, Embeddings, Messages, Responses, Speech, Transcription];
 
 impl Endpoint {
-    fn path(self) -> &'static str {
+    pub(crate) fn path(self) -> &'static str {
         match self {
             Chat => "/v1/chat/completions",
             Completions => "/v1/completions",
@@ -40,7 +40,7 @@ impl Endpoint {
         if self == Transcription { "multipart/form-data; boundary=b" } else { "application/json" }
     }
 
-    pub(super) fn body(self, stream: bool) -> String {
+    pub(crate) fn body(self, stream: bool) -> String {
         match self {
             Chat => format!(r#"{{"model":"m","stream":{stream},"messages":[{{"role":"user","content":"hi"}}]}}"#),
             Completions => format!(r#"{{"model":"m","stream":{stream},"prompt":"hi"}}"#),
@@ -55,7 +55,7 @@ impl Endpoint {
     }
 
     /// Whether it has the phase at all.
-    pub(super) fn has(self, phase: Phase) -> bool {
+    pub(crate) fn has(self, phase: Phase) -> bool {
         match phase {
             Phase::FirstToken | Phase::HeadOfStream | Phase::Stream => self != Embeddings,
             Phase::Whole => self != Speech, // its answer is always passed on as it comes
@@ -64,17 +64,17 @@ impl Endpoint {
     }
 
     /// A form whose model has come goes on to the upstream while the recording arrives.
-    pub(super) fn reaches_its_upstream_inside_its_body(self) -> bool {
+    pub(crate) fn reaches_its_upstream_inside_its_body(self) -> bool {
         self == Transcription
     }
 
-    pub(super) fn stream_head(self) -> String {
+    pub(crate) fn stream_head(self) -> String {
         let content_type = if self == Speech { "audio/wav" } else { "text/event-stream" };
         format!("HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n")
     }
 
     /// What a stream begins with that means something.
-    pub(super) fn first_event(self) -> String {
+    pub(crate) fn first_event(self) -> String {
         let named = |name: &str, rest: &str| format!("event: {name}\ndata: {{\"type\":\"{name}\",{rest}}}\n\n");
         match self {
             Chat | Embeddings => chunk_of_stream("x", "hi"),
@@ -102,13 +102,13 @@ fn form(stream: bool) -> String {
 }
 
 /// A client that will leave.
-pub(super) enum Visitor {
+pub(crate) enum Visitor {
     One(Box<Client>),
     Two(H2Client, Option<Exchange2>, SocketAddr),
 }
 
 impl Visitor {
-    pub(super) async fn connect(addr: SocketAddr, http2: bool) -> Self {
+    pub(crate) async fn connect(addr: SocketAddr, http2: bool) -> Self {
         if http2 {
             Self::Two(H2Client::connect(addr).await.unwrap(), None, addr)
         } else {
@@ -117,7 +117,7 @@ impl Visitor {
     }
 
     /// Sends the first so many bytes of a body that is declared in full.
-    pub(super) async fn send(&mut self, endpoint: &Endpoint, body: &str, bytes: usize) {
+    pub(crate) async fn send(&mut self, endpoint: &Endpoint, body: &str, bytes: usize) {
         let (sent, length) = (&body.as_bytes()[..bytes], body.len().to_string());
         match self {
             Self::One(client) => {
@@ -140,7 +140,7 @@ impl Visitor {
         }
     }
 
-    pub(super) async fn read_head(&mut self) {
+    pub(crate) async fn read_head(&mut self) {
         match self {
             Self::One(client) => assert_eq!(client.read_head().await.0, 200),
             Self::Two(_, exchange, _) => {
@@ -150,7 +150,7 @@ impl Visitor {
         }
     }
 
-    pub(super) async fn read_piece(&mut self) {
+    pub(crate) async fn read_piece(&mut self) {
         let piece = match self {
             Self::One(client) => client.raw.read_piece().await.unwrap(),
             Self::Two(_, exchange, _) => exchange.as_mut().unwrap().read_piece().await.unwrap(),
@@ -159,7 +159,7 @@ impl Visitor {
     }
 
     /// Reads whatever comes, to the end of the answer; whether it was 200.
-    pub(super) async fn read_all(&mut self) -> bool {
+    pub(crate) async fn read_all(&mut self) -> bool {
         match self {
             Self::One(client) => client.raw.read_response().await.is_ok_and(|answer| answer.status == 200),
             Self::Two(_, exchange, _) => {
@@ -169,7 +169,7 @@ impl Visitor {
     }
 
     /// Ends the connection, or over HTTP/2 takes the stream back.
-    pub(super) fn leave(self) {
+    pub(crate) fn leave(self) {
         if let Self::Two(client, Some(mut exchange), _) = self {
             exchange.reset(Reason::CANCEL);
             // the reset leaves before the connection does
@@ -181,7 +181,7 @@ impl Visitor {
     }
 
     /// Leaves with a reset of the connection.
-    pub(super) fn abort(self) {
+    pub(crate) fn abort(self) {
         match self {
             Self::One(client) => client.raw.abort().unwrap(),
             Self::Two(client, exchange, _) => drop((client, exchange)),

@@ -42,7 +42,8 @@ pub(crate) fn check(
     }
     let version = if file.http2.unwrap_or(false) { HttpVersion::Http2 } else { HttpVersion::Http1 };
     let label: Arc<str> = label.into();
-    let upstream = Upstream { label: Arc::clone(&label), address, version, connect_timeout: connect };
+    let slots = file.max_in_flight.and_then(NonZeroU32::new);
+    let upstream = Upstream { label: Arc::clone(&label), address, version, connect_timeout: connect, slots };
     (problems.len() == before).then(|| Backend {
         id: file.id.as_str().into(),
         label,
@@ -55,7 +56,6 @@ pub(crate) fn check(
         protocols: file.protocols.clone().unwrap_or_else(|| default_protocols(file.kind)),
         first_byte_timeout: Duration::from_secs(first_byte),
         exact_tokens: file.exact_tokens.unwrap_or(false),
-        max_in_flight: file.max_in_flight.and_then(NonZeroU32::new),
         stt_modes,
         declares_stt_modes: file.stt_modes.is_some(),
         machine: file.machine.as_deref().filter(|_| file.domain == Domain::Local).map(Into::into),

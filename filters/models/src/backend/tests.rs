@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use super::*;
 use crate::settings::BackendFile;
 use dgx_gateway_filter::upstream::EmbeddedUpstreams;
@@ -34,7 +36,7 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
     assert_eq!(slots, [None, Some(1), Some(2), Some(3), None, None, Some(9)]);
     let first = &backends[0];
     assert!(first.enabled && !first.exact_tokens && first.is_up());
-    assert_eq!((first.max_in_flight, first.stt_modes.as_slice()), (None, &[SttMode::Continuous][..]));
+    assert_eq!((first.upstream.slots, first.stt_modes.as_slice()), (None, &[SttMode::Continuous][..]));
     assert_eq!(first.upstream.connect_timeout, Duration::from_secs(2));
     assert_eq!(first.first_byte_timeout, Duration::from_secs(120));
 }
@@ -54,7 +56,7 @@ fn values_at_the_edge_are_taken() {
         assert_eq!(backends[0].base_path, "/v1", "{more}");
     }
     let (backends, _) = one("kind: vllm, domain: local, max_in_flight: 64, stt_modes: [chunked]");
-    assert_eq!(backends[0].max_in_flight.map(NonZeroU32::get), Some(64));
+    assert_eq!(backends[0].upstream.slots.map(NonZeroU32::get), Some(64));
     assert_eq!(backends[0].stt_modes, [SttMode::Chunked]);
 }
 
@@ -109,9 +111,9 @@ fn unknown_words_are_no_values() {
 
 #[test]
 fn running_requests_are_counted_while_they_run() {
-    let (backends, _) = one("kind: vllm, domain: local, max_in_flight: 1");
+    let (backends, _) = one("kind: vllm, domain: local");
     let (first, second) = (backends[0].enter(), backends[0].enter());
-    assert_eq!(backends[0].in_flight(), 2, "the limit is not enforced yet");
+    assert_eq!(backends[0].in_flight(), 2);
     drop((first, second));
     assert_eq!(backends[0].in_flight(), 0);
 }

@@ -116,6 +116,23 @@ impl History {
     }
 }
 
+/// Numbers entries that are in order: those of one group that follow each other, and are equally well off, are one
+/// choice.
+pub(crate) fn choices(entries: &[Arc<Entry>], now: Instant) -> Vec<usize> {
+    let key = |entry: &Entry| (entry.history.skipped(now), entry.backend.is_up());
+    let alike =
+        |a: &Entry, b: &Entry| a.group.is_some() && (a.group, &a.alias) == (b.group, &b.alias) && key(a) == key(b);
+    let mut choice = 0;
+    let mut before: Option<&Arc<Entry>> = None;
+    let number = |entry| {
+        if before.replace(entry).is_some_and(|before| !alike(before, entry)) {
+            choice += 1;
+        }
+        choice
+    };
+    entries.iter().map(number).collect()
+}
+
 /// The order in which entries are tried: as routed, within a group the least loaded first; those that rest or are
 /// down come last.
 pub(crate) fn ordered(entries: Vec<Arc<Entry>>, now: Instant) -> Vec<Arc<Entry>> {

@@ -156,6 +156,22 @@ fn within_a_group_the_least_loaded_is_first_and_what_rests_is_last() {
 }
 
 #[test]
+fn members_of_a_group_are_one_choice_while_they_are_equally_well_off() {
+    let catalog = catalog();
+    let now = Instant::now();
+    let entries = catalog.find("llama-4-scout", None).unwrap().entries.clone();
+    let numbered = || choices(&ordered(entries.clone(), now), now);
+    assert_eq!(numbered(), [0, 0, 1, 2, 3]);
+    entries[1].backend.set_up(false);
+    assert_eq!(numbered(), [0, 1, 2, 3, 4]);
+    entries[1].backend.set_up(true);
+    entries[0].history.rest(now, Duration::from_secs(5));
+    assert_eq!(numbered(), [0, 1, 2, 3, 4]);
+    entries[1].history.rest(now, Duration::from_secs(5));
+    assert_eq!(numbered(), [0, 1, 2, 3, 3], "both rest");
+}
+
+#[test]
 fn load_errors() {
     let problem = |models: &str| {
         read_catalog(&format!("version: 1\n{models}")).1.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
