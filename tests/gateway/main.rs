@@ -82,6 +82,8 @@ mod reload;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod service;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dgx_gateway_filter::facts::{Principal, WorstCase};
-use dgx_gateway_filter::upstream::{AttemptRequest, Target};
+use dgx_gateway_filter::upstream::{AttemptRequest, MAX_TARGETS, Target};
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
 use dgx_gateway_wire::errors::PromptCount;
 use dgx_gateway_wire::multipart::Form;
@@ -69,6 +69,8 @@ impl Chosen {
             (slug, (found, entries), Asked::Document(Box::new(document)))
         };
         let slug: Arc<str> = slug.into();
+        let mut entries = ordered(entries, service.clock.now());
+        entries.truncate(MAX_TARGETS); // no more are tried, and the last of them has to be known as such
         let (stream, client_wants_usage) = match &asked {
             Asked::Document(document) => (document.stream, document.client_wants_usage),
             Asked::Recording(recording) => (recording.stream(), true),
@@ -76,7 +78,7 @@ impl Chosen {
         Ok(Self {
             shown: found.model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
             model: Arc::clone(&found.model),
-            entries: ordered(entries, service.clock.now()),
+            entries,
             daily_quota: DailyQuota::of(found, &catalog, principal, &cx.head.headers),
             asked,
             stream,

@@ -155,7 +155,7 @@ impl Exchange for CountExchange {
         let verdict = match result {
             AttemptResult::Head(head) => {
                 self.reached();
-                if head.status.is_success() || judge::needs_body(head.status) {
+                if head.status.is_success() || judge::needs_body(head.status, &head.headers) {
                     return Some(Verdict::ReadBody { max_bytes: MAX_ANSWER_BYTES });
                 }
                 self.refused(head.status, &head.headers, &[])

@@ -8,7 +8,7 @@ use dgx_gateway_filter::facts::{
     ModelCall, ModelChoice, ModelTraits, Principal, StreamConduct, Subject, TenantLimits, Usage,
 };
 use dgx_gateway_filter::money::Terms;
-use dgx_gateway_filter::upstream::{AttemptRequest, AttemptResult, Verdict};
+use dgx_gateway_filter::upstream::{Admission, AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow, Outcome,
     Problem, ResponseHead, Rope,
@@ -174,6 +174,11 @@ impl Exchange for ModelsExchange {
         }
         self.chosen = Some(chosen);
         Ok(Flow::Continue)
+    }
+
+    fn before_attempt(&mut self, _index: usize, _cx: &mut ExchangeCx<'_>) -> Result<Admission, FilterError> {
+        self.running = None; // the attempt before it is over, however long this one waits
+        Ok(Admission::Granted)
     }
 
     fn attempt(&mut self, attempt: &mut AttemptRequest, cx: &mut ExchangeCx<'_>) -> Result<(), FilterError> {

@@ -45,7 +45,7 @@ impl ModelsExchange {
             entry.backend.set_up(true);
         }
         if !head.status.is_success() {
-            return if judge::needs_body(head.status) || self.may_be_a_day(head.status) {
+            return if judge::needs_body(head.status, &head.headers) || self.may_be_a_day(head.status) {
                 Verdict::ReadBody { max_bytes: judge::MAX_ERROR_BYTES }
             } else {
                 self.judge_status(head.status, &head.headers, &[])
@@ -139,7 +139,7 @@ impl ModelsExchange {
         }
         let Some((chosen, entry)) = self.serving() else { return Verdict::Next };
         if matches!(status.as_u16(), 402 | 429) {
-            entry.history.rest(self.service.clock.now(), judge::retry_after(headers));
+            entry.history.rest(self.service.clock.now(), judge::retry_after(headers, body));
         }
         let body = &*without_credential(body, entry.backend.credential.as_ref().map(|(_, value)| value));
         tracing::debug!(
@@ -180,7 +180,7 @@ impl ModelsExchange {
             Some(quota) if self.may_be_a_day(status) && is_daily_limit(body) => {
                 quota.used_up(self.service.clock.wall())
             }
-            _ => judge::last_status(status, headers),
+            _ => judge::last_status(status, headers, body),
         }
     }
 

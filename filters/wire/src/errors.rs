@@ -15,6 +15,7 @@ pub mod classify;
 pub mod daily_limit;
 pub mod envelope;
 pub mod prompt_count;
+pub mod retry_delay;
 pub mod sanitize;
 
 mod upstream_text;
@@ -22,3 +23,4 @@ mod upstream_text;
 pub use self::classify::{UpstreamRefusal, classify};
 pub use self::daily_limit::is_daily_limit;
 pub use self::prompt_count::{PromptCount, prompt_count};
+pub use self::retry_delay::retry_delay;

@@ -20,6 +20,8 @@ async fn another_attempt_waits_for_the_slot_of_its_backend_and_the_first_one_is_
     first.caller().await.reset();
     waits(&gateway, "second", 1).await;
     assert!(second.is_quiet());
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.value("dgx_gateway_backend_in_flight{backend=\"first\"}"), 0.0);
     // the slot that it left is there for others
     let mut other = gateway.client().await;
     other.send_chat(chat("other", false)).await;
