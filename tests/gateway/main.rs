@@ -40,6 +40,8 @@ mod endpoints;
 #[cfg(test)]
 mod fair;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod generic;
 #[cfg(test)]
 mod grpc;

@@ -2,7 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rust_decimal::Decimal;
@@ -251,6 +251,7 @@ pub struct ModelCall {
 #[derive(Debug, Default)]
 pub struct Meter {
     text_bytes: AtomicU64,
+    begun: AtomicBool,
     report: Mutex<Report>,
 }
 
@@ -276,6 +277,16 @@ impl Meter {
     /// Bytes of content, reasoning and tool-call arguments so far.
     pub fn text_bytes(&self) -> u64 {
         self.text_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that something of this answer leaves for the client.
+    pub fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something of this answer has left for the client. A head that was sent early belongs to no answer.
+    pub fn begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Takes what the upstream reports; a later report replaces an earlier one where it says more. Images add up.

@@ -171,7 +171,9 @@ impl BookExchange {
 
     fn settlement(&self, open: &Open, outcome: &Outcome, cx: &FinishCx<'_>) -> Settled {
         let made = cx.facts.get::<ModelCall>().filter(|_| self.tried);
-        let status = status(outcome, made.is_some());
+        let unused = Meter::default();
+        let meter = cx.facts.get::<Meter>().unwrap_or(&unused);
+        let status = status(outcome, made.map(|_| meter));
         let mut settled = Settled {
             status,
             resolved_model: made.map(|call| call.resolved_model.to_string()),
@@ -183,8 +185,7 @@ impl BookExchange {
             settled_at: self.ledger.now(),
         };
         let Some(call) = made else { return settled };
-        let unused = Meter::default();
-        let tally = Tally::of(call, cx.facts.get::<Meter>().unwrap_or(&unused));
+        let tally = Tally::of(call, meter);
         if status != Status::Failed || tally.cost_usd.is_some() {
             settled.cost = self.ledger.prices.cost(call.into(), &tally, status, &open.row.call.terms);
             settled.usage = tally.usage;

@@ -160,12 +160,15 @@ fn part(error: impl std::error::Error + Send + Sync + 'static) -> BuildError {
     BuildError::Part(Box::new(error))
 }
 
-/// An upstream that breaks off after something of its answer has left counts like a client that leaves: it was paid.
-pub(crate) fn status(outcome: &Outcome, made: bool) -> Status {
+/// How a call ended; `meter` is there once it was made. An upstream that breaks off after something of its answer has
+/// left counts like a client that leaves: it was paid. One that fails behind a head which was sent early has
+/// delivered nothing.
+pub(crate) fn status(outcome: &Outcome, meter: Option<&Meter>) -> Status {
     match outcome {
         Outcome::Answered { status, code: None } if status.is_success() => Status::Ok,
         Outcome::Answered { .. } => Status::Failed,
-        Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped if made => Status::Aborted,
+        Outcome::ClientLeft | Outcome::Dropped if meter.is_some() => Status::Aborted,
+        Outcome::Cut(_) if meter.is_some_and(Meter::begun) => Status::Aborted,
         Outcome::ClientLeft | Outcome::Cut(_) | Outcome::Dropped => Status::Failed,
     }
 }
@@ -193,7 +196,7 @@ impl Pricing for Ledger {
     }
 
     fn spent(&self, terms: &Terms, call: &ModelCall, meter: &Meter, outcome: &Outcome) -> Spent {
-        let (status, tally) = (status(outcome, true), Tally::of(call, meter));
+        let (status, tally) = (status(outcome, Some(meter)), Tally::of(call, meter));
         if status == Status::Failed && tally.cost_usd.is_none() {
             return Spent::default();
         }

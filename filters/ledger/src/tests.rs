@@ -195,6 +195,7 @@ async fn each_way_to_end_has_its_row() {
         (false, Outcome::ClientLeft, usage(5, 7), 0, "aborted unknown 5 7 -"),
         (true, Outcome::ClientLeft, Report::default(), 340, "aborted zero 12 85 0"),
         (true, Outcome::Cut(ErrorCode::UpstreamError), Report::default(), 4, "aborted zero 12 1 0"),
+        (false, Outcome::Cut(ErrorCode::UpstreamError), Report::default(), 0, "failed zero 0 0 0"),
         (true, Outcome::Dropped, Report::default(), 0, "aborted zero 12 0 0"),
         (true, REFUSED, Report::default(), 0, "failed zero 0 0 0"),
         (false, REFUSED, priced, 0, "failed upstream 5 7 0.012345"),
@@ -203,12 +204,15 @@ async fn each_way_to_end_has_its_row() {
         let mut driver = process.begin(local).await;
         let meter = made(&mut driver, local);
         meter.add_text(text);
+        if text > 0 {
+            meter.begin();
+        }
         meter.report(report);
         driver.finish(&outcome);
         expected.push(row);
     }
     assert_eq!(process.settled(expected.len()).await, expected);
-    assert_eq!(process.requests().len(), 10, "all but the one that failed and cost nothing");
+    assert_eq!(process.requests().len(), 10, "all but those that failed and cost nothing");
     assert!(process.requests().contains(&"upstream 1 0.02 0.02".to_owned()));
 }
 
@@ -299,6 +303,7 @@ proptest! {
                     if end == 5 { return drop(driver); }
                     let meter = made(&mut driver, end % 2 == 0);
                     tokio::task::yield_now().await;
+                    meter.begin();
                     meter.report(usage(tokens, 1));
                     driver.finish(match end {
                         0 => &ANSWERED,

@@ -274,7 +274,11 @@ impl Exchange for ModelsExchange {
         cx: &mut ExchangeCx<'_>,
     ) -> Result<(), FilterError> {
         if let Some(relay) = &mut self.relay {
-            relay.pass(part, end)?;
+            let passed = relay.pass(part, end);
+            if let (true, Some(account)) = (relay.left(), &self.account) {
+                account.meter.begin();
+            }
+            passed?;
             if let Some(ending) = relay.take_ending() {
                 *cx.ending = Some(ending);
             }
@@ -288,6 +292,9 @@ impl Exchange for ModelsExchange {
             }
         } else if let Some(sound) = &mut self.sound {
             sound.pass(part.as_ref());
+            if let (true, Some(account)) = (sound.left, &self.account) {
+                account.meter.begin();
+            }
         } else if let Some(answer) = self.answer.take() {
             *part = Some(answer.body);
         }

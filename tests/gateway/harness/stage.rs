@@ -132,6 +132,11 @@ impl Caller {
         soon("the gateway takes the bytes", self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// Writes, if the gateway takes it; false when it has left.
+    pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).await.is_ok()
+    }
+
     /// A whole JSON answer; the connection stays open.
     pub(crate) async fn answer(&mut self, body: &str) {
         let head =

@@ -1,7 +1,10 @@
 """The real vLLM and the real LiteLLM behind the gateway. The model is tiny and random: its text means nothing, its API is real."""
 
+import contextlib
 import json
 import os
+import socket
+import sqlite3
 import time
 import urllib.request
 from pathlib import Path
@@ -21,6 +24,8 @@ FLOOR = 24
 WINDOW = 2048
 VLLM_SECONDS = 300
 LITELLM_SECONDS = 120
+#: Requests that this vLLM takes at the same time.
+SLOTS = 16
 LITELLM_KEY = "sk-litellm-test"
 #: This vLLM runs without a tool parser and refuses every request that offers tools.
 NO_TOOLS = {"SPASS-Augment": "server-tools=off"}
@@ -219,16 +224,157 @@ def test_canned_failures(real, stream):
         chat(real, "canned-500", stream=stream)
 
 
-def test_leaving_a_stream_frees_the_backend(real, vllm):
-    stream = chat(real, "direct", max_tokens=2000, stream=True, extra_body={"ignore_eos": True})
-    next(iter(stream))
-    stream.close()
-    metrics = vllm.removesuffix("/v1") + "/metrics"
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        shown = urllib.request.urlopen(metrics, timeout=10).read().decode()
-        running = [line for line in shown.splitlines() if line.startswith("vllm:num_requests_running{")]
-        if running and all(float(line.rsplit(" ", 1)[1]) == 0 for line in running):
+#: How soon the backend must be free again.
+FREE_SECONDS = 1
+#: Frames of HTTP/2, and their flags.
+DATA, HEADERS, SETTINGS = 0, 1, 4
+END_STREAM, END_HEADERS = 1, 4
+
+
+def running(vllm) -> float:
+    """Requests that the model server works on, those that wait included."""
+    shown = urllib.request.urlopen(vllm.removesuffix("/v1") + "/metrics", timeout=10).read().decode()
+    lines = [line for line in shown.splitlines() if line.startswith(("vllm:num_requests_running{", "vllm:num_requests_waiting{"))]
+    assert lines
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def wait_until(what, ready, seconds):
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, f"waited too long until {what}"
+        time.sleep(0.02)
+
+
+class Leaver:
+    """A client that speaks HTTP/1.1, or HTTP/2 without TLS, and leaves when it likes."""
+
+    def __init__(self, gateway, http2):
+        self.socket = socket.create_connection(("127.0.0.1", gateway.port), timeout=60)
+        self.gateway, self.http2 = gateway, http2
+
+    def ask(self, path, body):
+        payload, bearer = json.dumps(body).encode(), f"Bearer {self.gateway.bearer}"
+        if not self.http2:
+            head = (
+                f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: {bearer}\r\nspass-augment: server-tools=off\r\n"
+                f"content-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
+            )
+            self.socket.sendall(head.encode() + payload)
             return
-        time.sleep(0.1)
-    raise AssertionError(running)
+        fields = [
+            (":method", "POST"), (":path", path), (":scheme", "http"), (":authority", "gateway"), ("authorization", bearer),
+            ("spass-augment", "server-tools=off"), ("content-type", "application/json"), ("content-length", str(len(payload))),
+        ]
+        # each field as a literal without indexing (RFC 7541, 6.2.2); the words are short or ASCII
+        block = b"".join(b"\x00" + literal(name) + literal(value) for name, value in fields)
+        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b""))
+        self.socket.sendall(frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, payload))
+
+    def read_until(self, text):
+        seen = b""
+        while text not in seen:
+            piece = self.socket.recv(65536)
+            assert piece, seen
+            seen += piece
+
+    def read_head(self):
+        if not self.http2:
+            self.read_until(b"\r\n\r\n")
+            return
+        seen = b""
+        while True:
+            while len(seen) >= 9 and len(seen) >= (whole := 9 + int.from_bytes(seen[:3], "big")):
+                if seen[3] == HEADERS:
+                    return
+                seen = seen[whole:]
+            piece = self.socket.recv(65536)
+            assert piece, seen
+            seen += piece
+
+    def leave(self):
+        self.socket.close()
+
+
+def literal(text: str) -> bytes:
+    raw, length = text.encode(), len(text)
+    if length < 127:
+        return bytes([length]) + raw
+    rest, prefix = length - 127, b"\x7f"
+    while rest >= 128:
+        prefix, rest = prefix + bytes([rest % 128 + 128]), rest // 128
+    return prefix + bytes([rest]) + raw
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def settled(gateway) -> list[str]:
+    """The status of each call in the ledger; `reserved` is none."""
+    with contextlib.closing(sqlite3.connect(gateway.directory / "data" / "sqlite" / "gateway.sqlite", timeout=20)) as database:
+        return [status for (status,) in database.execute("SELECT coalesce(status, state) FROM usage_calls ORDER BY call_id")]
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory, vllm):
+    """A gateway in front of vLLM alone that sends the head of a silent stream after a second."""
+    directory = tmp_path_factory.mktemp("left")
+    backend = {"id": "vllm", "label": "local-a", "kind": "vllm", "domain": "local", "base_url": vllm, "protocols": ["chat", "completions"]}
+    model = {
+        "alias": "direct", "type": "chat", "family": "Test", "vendor": "test", "description": "direct", "context_window": WINDOW,
+        "modalities": {"input": ["text"], "output": ["text"]}, "route": [{"backend": "vllm", "model": NAME}],
+    }
+    tokens = {
+        "version": 1,
+        "tenants": [{"id": "acme", "name": "Acme Ltd"}],
+        "tokens": [
+            {
+                "id": "alice", "label": "Alice", "role": "user", "bound_tenant": "acme", "default_user_id": "alice",
+                "secrets": [{"value": PERSONAL}],
+            }
+        ],
+    }
+    gateway = {"backends": [backend], "stream": {"commit_after_seconds": 1}, "ledger": {"durability": "strict"}}
+    write_configuration(directory, gateway=gateway, models=[model], tokens=tokens)
+    with running_gateway(directory, bearer=PERSONAL) as gateway:
+        yield gateway
+
+
+WHOLE, EARLY = "waiting for a whole answer", "behind an early head"
+SILENT = ("before the first token", EARLY)
+PHASES = (*SILENT, "inside the stream", WHOLE)
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_leaving_frees_the_backend_and_is_booked_once(left, vllm, phase, path, http2):
+    wait_until("the backend is idle", lambda: running(vllm) == 0, 60)
+    before = len(settled(left))
+    fillers = []
+    if phase in SILENT:
+        # as many as the backend takes at one time: the one that leaves gets no token for a long time
+        fillers = [Leaver(left, http2=False) for _ in range(SLOTS)]
+        for filler in fillers:
+            filler.ask("/v1/completions", {"model": "direct", "prompt": "hi", "max_tokens": 2000, "ignore_eos": True})
+        wait_until("all places are taken", lambda: running(vllm) == SLOTS, 60)
+    client = Leaver(left, http2)
+    body = {"model": "direct", "max_tokens": 1500, "ignore_eos": True, "stream": phase != WHOLE}
+    body |= {"messages": user("hi")} if "chat" in path else {"prompt": "hi"}
+    client.ask(path, body)
+    if phase == "inside the stream":
+        client.read_until(b"data: ")
+    elif phase == EARLY:
+        client.read_head()
+    wait_until("the backend has it", lambda: running(vllm) == len(fillers) + 1, 20)
+    client.leave()
+    at = time.monotonic()
+    wait_until("the backend is free", lambda: running(vllm) == len(fillers), FREE_SECONDS)
+    print(f"{phase}, {path}, HTTP/2 {http2}: free after {time.monotonic() - at:.3f} s")
+    wait_until("the call is settled", lambda: settled(left).count("aborted") == before + 1, 5)
+    for filler in fillers:
+        filler.leave()
+    wait_until("all calls are settled", lambda: len(settled(left)) == before + 1 + len(fillers) and "reserved" not in settled(left), 20)
+    assert settled(left)[before:] == ["aborted"] * (1 + len(fillers))
+    wait_until("the backend is free", lambda: running(vllm) == 0, FREE_SECONDS)
