@@ -25,6 +25,7 @@ pub fn registry() -> Registry {
         .service::<dgx_gateway_limits::Service>() // slows down who guesses secrets, so before identity
         .service::<dgx_gateway_identity::Service>()
         .service::<dgx_gateway_store::Service>() // state: before all that keep some
+        .service::<dgx_gateway_tenant_config::Service>() // needs the tenants; whoever serves them asks it
         .service::<dgx_gateway_ledger::Service>() // knows what calls cost: before models
         .service::<dgx_gateway_limits::BudgetService>() // begins with what the ledger knows
         .service::<dgx_gateway_demo::Service>() // offers itself to models
@@ -47,6 +48,7 @@ pub fn registry() -> Registry {
         .endpoint::<dgx_gateway_discovery::Pages>()
         .endpoint::<dgx_gateway_ledger::Usage>()
         .endpoint::<dgx_gateway_models::ListEndpoint>()
+        .endpoint::<dgx_gateway_tenant_config::ConfigEndpoint>()
 }
 
 /// JSON Schema of the models file.

@@ -177,7 +177,10 @@ fn names_in_code() -> BTreeSet<String> {
 fn every_metric_and_environment_variable_is_documented() {
     let names = names_in_code();
     let guide = read(root().join("docs/OPERATIONS.md"));
-    let missing: Vec<&String> = names.iter().filter(|name| !guide.contains(&format!("`{name}`"))).collect();
+    let named = |name: &str| guide.contains(&format!("`{name}`"));
+    // a variable of a tenant key is documented by its key
+    let of_tenant = |name: &str| name.strip_prefix("DGX_GATEWAY_").is_some_and(|key| named(&key.to_lowercase()));
+    let missing: Vec<&String> = names.iter().filter(|name| !named(name) && !of_tenant(name)).collect();
     assert!(missing.is_empty(), "not in docs/OPERATIONS.md: {missing:?}");
 }
 

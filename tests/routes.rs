@@ -7,7 +7,7 @@ use dgx_gateway::registry::registry;
 use serde_yaml::Value;
 
 /// Method, path, scope, and whether a user is required. Rows without a route are not there yet.
-const PROTECTED: [(&str, &str, &str, bool); 25] = [
+const PROTECTED: [(&str, &str, &str, bool); 27] = [
     ("GET", "/v1/models", "models:read", false),
     ("GET", "/v1/models/{*id}", "models:read", false),
     ("GET", "/v1/info", "models:read", false),
@@ -31,7 +31,9 @@ const PROTECTED: [(&str, &str, &str, bool); 25] = [
     ("POST", "/v1/tools/execute", "tools:execute", true),
     ("GET", "/v1/tenant/config", "tenant_config:read", false),
     ("GET", "/v1/tenant/config/{key}", "tenant_config:read", false),
+    ("PUT", "/v1/tenant/config", "tenant_config:write", false),
     ("PUT", "/v1/tenant/config/{key}", "tenant_config:write", false),
+    ("DELETE", "/v1/tenant/config/{key}", "tenant_config:write", false),
     ("GET", "/v1/billing/usage", "billing:read", false),
 ];
 /// Paths that need no token, and whether their requests are counted by client address.

@@ -11,6 +11,7 @@ use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_filter::facts::{Augmentation, Principal};
 use dgx_gateway_filter::services::{AuthFailures, Noted};
+use dgx_gateway_filter::tenant_config::{TenantConfig, TenantSettings};
 use dgx_gateway_filter::{BuildEnv, ErrorCode, Filter, FilterError, FilterKind, Flow, ServiceKind};
 use dgx_gateway_guard::{Headers, HeadersConfig};
 use dgx_gateway_identity::config::{AuthSettings, Settings};
@@ -47,6 +48,19 @@ impl AuthFailures for Tolerant {
     }
 }
 
+/// Every tenant has the values of the product.
+struct Plain;
+
+impl TenantConfig for Plain {
+    fn settings(&self, _: &str) -> Option<Arc<TenantSettings>> {
+        Some(Arc::default())
+    }
+
+    fn process(&self) -> Arc<TenantSettings> {
+        Arc::default()
+    }
+}
+
 static FILTERS: LazyLock<Filters> = LazyLock::new(|| {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), TOKENS).expect("written");
@@ -55,6 +69,8 @@ static FILTERS: LazyLock<Filters> = LazyLock::new(|| {
     let mut env = BuildEnv::new(Arc::new(SystemClock), Ambient::default(), "data".into(), prometheus::Registry::new());
     let tolerant: Arc<dyn AuthFailures> = Arc::new(Tolerant);
     env.provide(Arc::new(tolerant));
+    let plain: Arc<dyn TenantConfig> = Arc::new(Plain);
+    env.provide(Arc::new(plain));
     Service::build(checked, &mut env).expect("built");
     let authenticate =
         [false, true].map(|api_key_header| build::<Authenticate>(AuthenticateConfig { api_key_header }, &env));

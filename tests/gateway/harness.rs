@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dgx_gateway_testkit::client::{H2Client, RawClient};
@@ -186,7 +187,7 @@ impl Setup {
             std::fs::write(dir.path().join("auth/tokens.yaml"), tokens).unwrap();
         }
         let (child, addr, admin) = self.spawn(dir.path())?;
-        Some(Gateway { child, addr, admin, dir, setup: self.clone(), successors: vec![] })
+        Some(Gateway { child, addr, admin, dir: Arc::new(dir), setup: self.clone(), successors: vec![] })
     }
 
     /// Starts a process on what stands in a directory; `None` when a port was taken meanwhile.
@@ -237,7 +238,7 @@ pub(crate) struct Gateway {
     child: Child,
     pub(crate) addr: SocketAddr,
     pub(crate) admin: SocketAddr,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     setup: Setup,
     /// Processes that took over, one after the other.
     successors: Vec<u32>,
@@ -365,9 +366,24 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
     }
 
+    /// Starts a second process on the same files.
+    pub(crate) async fn beside(&self) -> Self {
+        let (setup, dir) = (self.setup.clone(), Arc::clone(&self.dir));
+        let started = tokio::task::spawn_blocking(move || {
+            (0..STARTS).find_map(|_| Some((setup.spawn(dir.path())?, Arc::clone(&dir), setup.clone())))
+        });
+        let ((child, addr, admin), dir, setup) = started.await.unwrap().expect("a second gateway starts");
+        Self { child, addr, admin, dir, setup }.healthy().await
+    }
+
     /// A file of its data directory.
     pub(crate) fn data(&self, name: &str) -> PathBuf {
         self.dir.path().join("data").join(name)
+    }
+
+    /// Writes one of its configuration files anew.
+    pub(crate) fn write(&self, name: &str, content: &str) {
+        std::fs::write(self.dir.path().join(name), content).unwrap();
     }
 
     /// Waits for the end of the process.

@@ -100,6 +100,8 @@ mod shutdown;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
+mod tenant_config;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod uploads;

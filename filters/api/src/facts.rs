@@ -122,16 +122,6 @@ impl std::fmt::Debug for Principal {
     }
 }
 
-/// How streams are conducted for a tenant. Stated where a tenant wants something of its own; what is `None` is as for
-/// the whole process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamConduct {
-    /// After how many seconds of silence a comment is sent; 0: never.
-    pub heartbeat_seconds: Option<u64>,
-    /// Whether a stream tells what it cost.
-    pub cost_event: Option<bool>,
-}
-
 /// Limits over all tokens of the tenant. Stated with [`Principal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantLimits {
@@ -171,23 +161,6 @@ impl WorstCase {
     #[must_use]
     pub fn tokens(self) -> u64 {
         self.input_tokens().saturating_add(self.output_tokens)
-    }
-}
-
-/// Which additions to prompts the tenant has switched on. Stated with [`Principal`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AugmentSwitches {
-    /// Notes about the user.
-    pub memory: bool,
-    /// Tools that the gateway runs itself.
-    pub server_tools: bool,
-    /// Prompts of tenant, scope and user.
-    pub system_prompt: bool,
-}
-
-impl Default for AugmentSwitches {
-    fn default() -> Self {
-        Self { memory: true, server_tools: true, system_prompt: true }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`facts`] | what filters tell each other, as types |
 //! | [`services`] | what filters ask of each other, as traits |
 //! | [`audit`] | records of the audit log, and who writes them |
+//! | [`tenant_config`] | keys of the tenant configuration, and which level counts |
 //! | [`error`], [`code`], [`render`] | how a refusal is said, once, in every dialect |
 //! | [`glob`] | names with `*` in them |
 //! | [`money`] | the terms of a request, what it may cost and what it cost |
@@ -36,6 +37,7 @@ pub mod health;
 pub mod money;
 pub mod render;
 pub mod services;
+pub mod tenant_config;
 pub mod upstream;
 pub mod views;
 pub mod yaml;

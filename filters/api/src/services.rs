@@ -12,8 +12,9 @@ use rust_decimal::Decimal;
 pub use crate::audit::{Audit, Pseudonyms, RequestObserver};
 use crate::error::FilterError;
 use crate::exchange::Outcome;
-use crate::facts::{Meter, ModelCall, TenantLimits, WorstCase};
+use crate::facts::{Meter, ModelCall, Principal, TenantLimits, WorstCase};
 use crate::money::{CallTarget, Spent, Terms};
+use crate::tenant_config::ModelUse;
 
 /// Slows down clients that fail to authenticate. Offered as an `Arc<dyn AuthFailures>` by the part that owns the
 /// limits, asked by the part that checks credentials.
@@ -91,4 +92,22 @@ pub struct ShownAmounts {
     pub exchange_rate: String,
     /// Where the rate comes from, such as `ecb-2026-05-15`.
     pub exchange_rate_source: String,
+}
+
+/// Knows the names of models. Offered as an `Arc<dyn ModelNames>` by the part that owns the catalog.
+pub trait ModelNames: Send + Sync {
+    /// Base aliases of the catalog, in its order: all of them, or those that embed.
+    fn aliases(&self, which: Aliases) -> Vec<Arc<str>>;
+
+    /// Whether the tenant of a caller may use a slug for something. What the token itself may use is not asked.
+    fn is_usable(&self, slug: &str, caller: &Principal, wanted_for: ModelUse) -> bool;
+}
+
+/// Which base aliases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aliases {
+    /// All.
+    All,
+    /// Those of models that embed.
+    Embedding,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::facts::ContentCoding;
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem,
     Rope,
@@ -40,6 +41,8 @@ pub enum Protocol {
     Responses,
     /// `prompt`, to be drawn.
     Images,
+    /// An object whose members the endpoint checks itself.
+    Object,
     /// `query` and `documents`.
     Rerank,
     /// `input` and `voice`.
@@ -54,7 +57,7 @@ impl Protocol {
             Self::CountTokens | Self::Messages => request::Protocol::Messages,
             Self::Embeddings => request::Protocol::Embeddings,
             Self::Responses => request::Protocol::Responses,
-            Self::Images => request::Protocol::Images,
+            Self::Images | Self::Object => request::Protocol::Images, // nothing below the top level is looked at
             Self::Rerank => request::Protocol::Rerank,
             Self::Speech => request::Protocol::Speech,
         }
@@ -65,8 +68,8 @@ impl Protocol {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BodyConfig {
-    /// Form of the body: `chat` (default), `completions`, `count_tokens`, `embeddings`, `images`, `messages`, `rerank`,
-    /// `responses` or `speech`.
+    /// Form of the body: `chat` (default), `completions`, `count_tokens`, `embeddings`, `images`, `messages`, `object`,
+    /// `rerank`, `responses` or `speech`.
     pub protocol: Protocol,
 }
 
@@ -115,6 +118,9 @@ struct BodyExchange {
 #[async_trait]
 impl Exchange for BodyExchange {
     async fn request_head(&mut self, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
+        if self.protocol == Protocol::Images {
+            plain::refuse_images(cx.facts.get::<TenantSettings>())?;
+        }
         cx.refuse_declared_too_large()?;
         media_type(cx.head)?;
         if let Some(coding) = content_coding(cx.head)? {
@@ -139,7 +145,9 @@ impl Exchange for BodyExchange {
     async fn request_ready(&mut self, body: &mut Rope, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         if let Some(scanner) = self.scanner.take() {
             let scan = scanner.finish().map_err(|error| not_json(&error))?;
-            members(&scan, self.protocol, body)?;
+            if self.protocol != Protocol::Object {
+                members(&scan, self.protocol, body, cx.facts.get::<TenantSettings>())?;
+            }
             cx.facts.insert(scan);
         }
         Ok(Flow::Continue)
@@ -182,12 +190,16 @@ fn unsupported<T>(message: &'static str, param: &'static str) -> Result<T, Filte
 }
 
 /// What every body of the protocol needs, in the order of the contract. Whether the model exists is not asked here.
-fn members(scan: &Scan, protocol: Protocol, body: &Rope) -> Result<(), FilterError> {
+fn members(scan: &Scan, protocol: Protocol, body: &Rope, settings: Option<&TenantSettings>) -> Result<(), FilterError> {
     if scan.user_id.is_some() {
         let message = "The member user_id is not allowed. Send the header SPASS-User-Id.";
         return Err(FilterError::client(ErrorCode::InvalidField, message).param("body.user_id"));
     }
-    required(scan.model.as_ref(), "model", &[Kind::String])?;
+    match protocol {
+        // the tenant has one for those who name none
+        Protocol::Images => optional(scan.model.as_ref(), "model", Kind::String)?,
+        _ => required(scan.model.as_ref(), "model", &[Kind::String])?,
+    }
     match protocol {
         Protocol::Chat => messages(scan)?,
         Protocol::Completions => required(scan.prompt.as_ref(), "prompt", &[Kind::String, Kind::Array])?,
@@ -198,7 +210,8 @@ fn members(scan: &Scan, protocol: Protocol, body: &Rope) -> Result<(), FilterErr
             present(scan.max_tokens.as_ref(), "max_tokens")?;
         }
         Protocol::Responses => responses(scan)?,
-        Protocol::Images => return plain::images(scan, body),
+        Protocol::Images => return plain::images(scan, body, settings),
+        Protocol::Object => return Ok(()),
         Protocol::Rerank => return plain::rerank(scan),
         Protocol::Speech => return plain::speech(scan, body),
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem,
     Rope,
@@ -80,7 +81,8 @@ struct FormExchange {
 impl Exchange for FormExchange {
     async fn request_head(&mut self, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         if self.protocol == FormProtocol::Transcription {
-            self.mode = mode(&cx.head.headers)?;
+            let of_tenant = cx.facts.get::<TenantSettings>().and_then(|own| SttMode::read(&own.stt_default_mode));
+            self.mode = mode(&cx.head.headers)?.or(of_tenant).unwrap_or_default();
         }
         let boundary = boundary(&cx.head.headers)?;
         self.scanner = Some(Scanner::new(&boundary, audio::WANTED));
@@ -107,18 +109,19 @@ impl Exchange for FormExchange {
         let Some(scanner) = &self.scanner else { return Ok(Flow::Continue) };
         if !self.seen_enough() {
             scanner.finish().map_err(malformed)?; // the body has ended
-            required(scanner.form())?;
+            required(scanner.form(), cx.facts.get::<TenantSettings>())?;
         }
         cx.facts.insert(scanner.form().clone());
         Ok(Flow::Continue)
     }
 }
 
-fn mode(headers: &HeaderMap) -> Result<SttMode, FilterError> {
+/// The mode that the request asks for.
+fn mode(headers: &HeaderMap) -> Result<Option<SttMode>, FilterError> {
     let mut sent = headers.get_all(STT_MODE).iter();
-    let Some(value) = sent.next() else { return Ok(SttMode::default()) };
+    let Some(value) = sent.next() else { return Ok(None) };
     let mode = value.to_str().ok().and_then(|word| SttMode::read(word.trim()));
-    mode.filter(|_| sent.next().is_none()).ok_or_else(|| {
+    mode.filter(|_| sent.next().is_none()).map(Some).ok_or_else(|| {
         FilterError::client(ErrorCode::InvalidField, "SPASS-Stt-Mode must be chunked or continuous.")
             .param(STT_MODE_PARAM)
     })
@@ -150,13 +153,15 @@ fn invalid(param: &'static str, message: impl Into<std::borrow::Cow<'static, str
     FilterError::client(ErrorCode::InvalidField, message).param(param)
 }
 
-fn required(form: &Form) -> Result<(), FilterError> {
+/// The tenant may have a model for those who name none.
+fn required(form: &Form, settings: Option<&TenantSettings>) -> Result<(), FilterError> {
     let missing = |name: &'static str| {
         Err(FilterError::client(ErrorCode::MissingField, format!("The field {name} is required.")).param(name))
     };
+    let of_tenant = || settings.is_some_and(|settings| settings.stt_model.is_some());
     match (form.file(), form.value(audio::MODEL)) {
         (None, _) => missing(audio::FILE),
-        (_, None) => missing(audio::MODEL),
+        (_, None) if !of_tenant() => missing(audio::MODEL),
         _ => Ok(()),
     }
 }

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use dgx_gateway_filter::facts::{Augment, AugmentSwitches, Augmentation};
+use dgx_gateway_filter::facts::{Augment, Augmentation};
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::{
     BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, ResponseHead,
 };
@@ -66,8 +67,8 @@ impl Exchange for HeadersExchange {
     async fn request_head(&mut self, cx: &mut ExchangeCx<'_>) -> Result<Flow, FilterError> {
         let asked = Asked::read(&cx.head.headers).ok_or_else(bad_augment)?;
         if self.augmented {
-            let switches = cx.facts.get::<AugmentSwitches>().copied().unwrap_or_default();
-            cx.facts.insert(asked.allowed_by(switches));
+            let augmentation = asked.allowed_by(cx.facts.get::<TenantSettings>());
+            cx.facts.insert(augmentation);
         }
         Ok(Flow::Continue)
     }
@@ -122,16 +123,16 @@ impl Asked {
     }
 
     /// The request switches off before the tenant does.
-    fn allowed_by(self, switches: AugmentSwitches) -> Augmentation {
-        let augment = |wish, is_on| match (wish, is_on) {
-            (Wish::Off, _) => Augment::Off,
-            (Wish::Default, false) => Augment::Disabled,
-            (Wish::Default, true) => Augment::On,
+    fn allowed_by(self, settings: Option<&TenantSettings>) -> Augmentation {
+        let augment = |wish, switch: fn(&TenantSettings) -> bool| match wish {
+            Wish::Off => Augment::Off,
+            Wish::Default if settings.is_none_or(switch) => Augment::On,
+            Wish::Default => Augment::Disabled,
         };
         Augmentation {
-            memory: augment(self.memory, switches.memory),
-            server_tools: augment(self.server_tools, switches.server_tools),
-            system_prompt: augment(self.system_prompt, switches.system_prompt),
+            memory: augment(self.memory, |settings| settings.augment_memory),
+            server_tools: augment(self.server_tools, |settings| settings.augment_server_tools),
+            system_prompt: augment(self.system_prompt, |settings| settings.augment_system_prompt),
         }
     }
 }

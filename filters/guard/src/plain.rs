@@ -1,5 +1,6 @@
 //! The members of requests without a conversation: rerank, generated images, speech.
 
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::{ErrorCode, FilterError, Rope};
 use dgx_gateway_wire::request::{Finding, Kind, Member, Problem, Scan, patch};
 
@@ -7,8 +8,8 @@ use crate::body::{invalid, required, wrong_type};
 
 /// Most characters of the prompt of an image (specification of the gateway, images).
 const MAX_IMAGE_PROMPT: usize = 32_000;
-/// Most images of one request (same place: default of the tenant key `image_gen_max_per_request`).
-const MAX_IMAGES: i64 = 2;
+/// Most images of one request where no tenant says otherwise (default of the key `image_gen_max_per_request`).
+const MAX_IMAGES: u64 = 2;
 /// Most characters that are spoken at once (specification of the gateway, audio).
 const MAX_SPEECH_INPUT: usize = 4096;
 /// Most bytes of one character in JSON: two escapes of six.
@@ -36,13 +37,25 @@ fn document_error(finding: &Finding) -> Option<FilterError> {
     Some(FilterError::client(ErrorCode::InvalidField, message).param(finding.param()))
 }
 
+/// Whether the tenant has switched images off.
+pub(crate) fn refuse_images(settings: Option<&TenantSettings>) -> Result<(), FilterError> {
+    match settings {
+        Some(settings) if settings.image_gen_max_per_request == 0 => {
+            Err(FilterError::policy(ErrorCode::Forbidden, "Images are switched off for this tenant."))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `prompt`, and what an image shall be like.
-pub(crate) fn images(scan: &Scan, body: &Rope) -> Result<(), FilterError> {
+pub(crate) fn images(scan: &Scan, body: &Rope, settings: Option<&TenantSettings>) -> Result<(), FilterError> {
     characters(scan.prompt.as_ref(), "prompt", MAX_IMAGE_PROMPT, body)?;
+    let most = settings.map_or(MAX_IMAGES, |settings| settings.image_gen_max_per_request);
+    let fits = |n: i64| u64::try_from(n).is_ok_and(|n| (1..=most).contains(&n));
     if let Some(n) = given(scan.n.as_ref())
-        && !patch::read_integer(body, n).is_ok_and(|n| (1..=MAX_IMAGES).contains(&n))
+        && !patch::read_integer(body, n).is_ok_and(fits)
     {
-        return Err(invalid("n", format!("n must be an integer from 1 to {MAX_IMAGES}.")));
+        return Err(invalid("n", format!("n must be an integer from 1 to {most}.")));
     }
     one_of(scan.size.as_ref(), "size", SIZES, body)?;
     one_of(scan.quality.as_ref(), "quality", QUALITIES, body)?;
@@ -98,7 +111,7 @@ mod tests {
         let scan = scanner.finish().unwrap();
         let rope = Rope::from(bytes::Bytes::copy_from_slice(body.as_bytes()));
         let checked = match protocol {
-            Protocol::Images => images(&scan, &rope),
+            Protocol::Images => images(&scan, &rope, None),
             Protocol::Rerank => rerank(&scan),
             _ => speech(&scan, &rope),
         };

@@ -6,10 +6,10 @@ use dgx_gateway_filter::audit::{Audit, AuthReason};
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::facts::Principal;
 use dgx_gateway_filter::services::{AuthFailures, NotTolerated, Noted};
+use dgx_gateway_filter::tenant_config::{TenantConfig, TenantSettings};
 use dgx_gateway_filter::{
     BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, Flow, Problem, async_trait,
 };
-use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -45,12 +45,12 @@ impl FilterKind for Authenticate {
 
     fn build(checked: AuthenticateConfig, env: &BuildEnv) -> Result<Arc<dyn Filter>, BuildError> {
         let accepted = if checked.api_key_header { Accepted::AuthorizationOrApiKey } else { Accepted::Authorization };
-        let failures = env.service::<Arc<dyn AuthFailures>>()?;
         let gate = Gate {
             accepted,
             audit: told::audit(env),
             clock: Arc::clone(&env.clock),
-            failures: Arc::clone(&failures),
+            failures: Arc::clone(&*env.service::<Arc<dyn AuthFailures>>()?),
+            tenant_config: Arc::clone(&*env.service::<Arc<dyn TenantConfig>>()?),
             tokens: env.service()?,
         };
         Ok(Arc::new(AuthenticateFilter(Arc::new(gate))))
@@ -102,6 +102,7 @@ struct Gate {
     audit: Option<Arc<dyn Audit>>,
     clock: Arc<dyn Clock>,
     failures: Arc<dyn AuthFailures>,
+    tenant_config: Arc<dyn TenantConfig>,
     tokens: Arc<Tokens>,
 }
 
@@ -124,11 +125,11 @@ impl Gate {
             self.tell(AuthReason::Address, Some(&known.token), catalog, cx);
             return Err(refusal::foreign_address().into());
         }
-        cx.facts.insert(principal(known, tenant));
-        if let Some(streams) = tenant.defaults.streams() {
-            cx.facts.insert(streams);
-        }
-        cx.facts.insert(tenant.defaults.augment_switches());
+        // a tenant without its configuration could do more than its operator allows, so it can do nothing
+        let unknown = || FilterError::internal("the configuration of a tenant is not known");
+        let settings = self.tenant_config.settings(&tenant.id).ok_or_else(unknown)?;
+        cx.facts.insert(principal(known, tenant, &settings));
+        cx.facts.insert_shared(settings);
         cx.facts.insert_shared(Arc::clone(&known.token));
         cx.facts.insert_shared(Arc::clone(&tenant.limits));
         if !tenant.budgets.0.is_empty() {
@@ -163,7 +164,9 @@ impl Gate {
     fn tell(&self, reason: AuthReason, token: Option<&Token>, catalog: &Catalog, cx: &ExchangeCx<'_>) {
         if let Some(audit) = &self.audit {
             let tenant = token.and_then(|token| catalog.tenant(token.bound_tenant.as_ref()?));
-            told::refused(&**audit, reason, token, tenant.map(|tenant| &**tenant), cx);
+            let settings = tenant.and_then(|tenant| self.tenant_config.settings(&tenant.id));
+            let tenant = tenant.and_then(|tenant| Some((&*tenant.id, settings.as_deref()?)));
+            told::refused(&**audit, reason, token, tenant, cx);
         }
     }
 
@@ -182,7 +185,7 @@ impl Gate {
     }
 }
 
-fn principal(known: &Known, tenant: &Tenant) -> Principal {
+fn principal(known: &Known, tenant: &Tenant, settings: &TenantSettings) -> Principal {
     let token = &known.token;
     Principal {
         tenant_id: Arc::clone(&tenant.id),
@@ -193,10 +196,10 @@ fn principal(known: &Known, tenant: &Tenant) -> Principal {
         rate_limit_bypass: token.rate_limit_bypass,
         models: token.models.clone(),
         max_tokens: token.max_tokens,
-        models_allowlist: tenant.defaults.models_allowlist.clone(),
-        models_blacklist: tenant.defaults.models_blacklist.clone(),
-        cost_markup_factor: tenant.defaults.cost_markup_factor.unwrap_or(Decimal::ONE),
-        pseudonymous: tenant.defaults.audit_user_id_pseudonymize.unwrap_or_default(),
+        models_allowlist: settings.models_allowlist.clone(),
+        models_blacklist: settings.models_blacklist.clone(),
+        cost_markup_factor: settings.cost_markup_factor,
+        pseudonymous: settings.audit_user_id_pseudonymize,
         scopes: Arc::clone(&token.scopes),
     }
 }

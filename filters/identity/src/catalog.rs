@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::BuildError;
 use dgx_gateway_filter::budget::{BudgetRead, BudgetsOfTenants};
+use dgx_gateway_filter::tenant_config::{Level, Tenants};
 use secrecy::ExposeSecret;
 
 use crate::bootstrap::{self, Bootstrap};
@@ -103,6 +104,14 @@ impl Tokens {
 
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+}
+
+impl Tenants for Tokens {
+    fn each(&self, see: &mut dyn FnMut(&Arc<str>, &Arc<Level>)) {
+        for tenant in self.catalog().tenants.values() {
+            see(&tenant.id, &tenant.defaults);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::budget::BudgetRead;
+use dgx_gateway_filter::tenant_config::{Environment, Process};
 use dgx_gateway_filter::yaml;
 use serde_yaml::Value;
 
@@ -71,7 +72,9 @@ pub(crate) fn listed(path: &Path, text: Option<&str>, ambient: &Ambient) -> Resu
 fn parse(text: &str, ambient: &Ambient, default_exists: bool) -> Result<CheckedTokens, Vec<Problem>> {
     let value: Value = serde_yaml::from_str(text).map_err(|error| vec![yaml::syntax_problem(&error)])?;
     let mut reader = Reader::new(ambient);
-    let checked = read_root(Node::root(value), default_exists, &mut reader);
+    // what is wrong in the environment is told by the part that owns it
+    let process = Process::of(&Environment::read(ambient).0);
+    let checked = read_root(Node::root(value), &process, default_exists, &mut reader);
     let problems: Vec<_> = reader.into_problems().into_iter().map(|problem| located(problem, text)).collect();
     if problems.is_empty() { Ok(checked.unwrap_or_default()) } else { Err(problems) }
 }
@@ -81,13 +84,14 @@ fn located(mut problem: Problem, text: &str) -> Problem {
     problem
 }
 
-fn read_root(root: Node, default_exists: bool, reader: &mut Reader<'_>) -> Option<CheckedTokens> {
+fn read_root(root: Node, process: &Process, default_exists: bool, reader: &mut Reader<'_>) -> Option<CheckedTokens> {
     let mut section = root.section(reader)?;
     if let Some(version) = section.required("version", reader) {
         version.number(reader, 1, 1);
     }
     let tenants = section.optional("tenants").and_then(|node| node.list(reader)).unwrap_or_default();
-    let tenants: Vec<_> = tenants.into_iter().map(|node| (node.path.clone(), Tenant::read(node, reader))).collect();
+    let tenants: Vec<_> =
+        tenants.into_iter().map(|node| (node.path.clone(), Tenant::read(node, process, reader))).collect();
     let tokens = section.optional("tokens").and_then(|node| node.list(reader)).unwrap_or_default();
     let tokens: Vec<_> = tokens.into_iter().map(|node| (node.path.clone(), Token::read(node, reader))).collect();
     section.finish(reader);

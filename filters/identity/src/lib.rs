@@ -11,7 +11,7 @@
 //! | `service`, [`config`] | the service behind `auth` and its settings |
 //! | `file`, `yaml`, `expand`, `locate` | reading `tokens.yaml` with all its problems at once |
 //! | `schema` | the shape of `tokens.yaml` for editors |
-//! | [`token`], [`tenant`], [`defaults`], [`scopes`] | what the file says, checked and typed |
+//! | [`token`], [`tenant`], `defaults`, [`scopes`] | what the file says, checked and typed |
 //! | [`catalog`], `bootstrap` | the tokens in use, and the one that is made when there is none |
 //! | [`edit`], [`tokens_file`], `random` | changing `tokens.yaml` for the command line: text, file, new secrets |
 //! | `authenticate`, `credential`, `tenant_choice` | filter `identity`: secret, tenant, client address |
@@ -24,7 +24,7 @@ mod bootstrap;
 pub mod catalog;
 pub mod config;
 mod credential;
-pub mod defaults;
+mod defaults;
 mod digest;
 pub mod edit;
 mod file;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::budget::BudgetsRead;
 use dgx_gateway_filter::services::FairShare;
+use dgx_gateway_filter::tenant_config::Tenants;
 use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
 
@@ -52,7 +53,9 @@ impl ServiceKind for Service {
         if previous.is_some_and(|previous| !previous.uses_bootstrap()) && tokens.uses_bootstrap() {
             tracing::warn!("no token is configured any more: the bearer in keys/bootstrap-token is valid");
         }
-        env.provide(Arc::new(tokens));
+        let tokens = Arc::new(tokens);
+        env.provide::<Arc<dyn Tenants>>(Arc::new(Arc::clone(&tokens) as Arc<dyn Tenants>));
+        env.provide(tokens);
         Ok(())
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::budget::{Budget, BudgetLimit, BudgetMode, MAX_BUDGETS, TenantBudgets, Window};
 use dgx_gateway_filter::facts::TenantLimits;
+use dgx_gateway_filter::tenant_config::{Level, Process};
 use rust_decimal::Decimal;
 
-use crate::defaults::{TenantDefaults, globs};
+use crate::defaults;
 use crate::yaml::{Node, Reader, Section};
 
 /// Tenant of the implicit tokens.
@@ -23,7 +24,7 @@ pub struct Tenant {
     /// Name for people.
     pub name: Option<String>,
     /// The operator's level of the tenant configuration.
-    pub defaults: TenantDefaults,
+    pub defaults: Arc<Level>,
     /// Budgets, all of which hold.
     pub budgets: Arc<TenantBudgets>,
     /// Limits over all tokens of the tenant.
@@ -33,27 +34,21 @@ pub struct Tenant {
 impl Tenant {
     /// A tenant of which only the id is known.
     pub(crate) fn named(id: &str) -> Self {
-        Self {
-            id: id.into(),
-            name: None,
-            defaults: TenantDefaults::default(),
-            budgets: Arc::default(),
-            limits: Arc::default(),
-        }
+        Self { id: id.into(), name: None, defaults: Arc::default(), budgets: Arc::default(), limits: Arc::default() }
     }
 
-    pub(crate) fn read(node: Node, reader: &mut Reader<'_>) -> Option<Self> {
+    pub(crate) fn read(node: Node, process: &Process, reader: &mut Reader<'_>) -> Option<Self> {
         let mut section = node.section(reader)?;
         let id = section.required("id", reader).and_then(|node| record_id(&node, reader));
         let name = section.optional("name").and_then(|node| node.text(reader));
-        let defaults = section.optional("defaults").and_then(|node| TenantDefaults::read(node, reader));
+        let defaults = section.optional("defaults").and_then(|node| defaults::read(node, process, reader));
         let budgets = section.optional("budgets").and_then(|node| budgets(node, reader));
         let limits = section.optional("limits").and_then(|node| limits(node, reader));
         section.finish(reader);
         Some(Self {
             id: id?,
             name,
-            defaults: defaults.unwrap_or_default(),
+            defaults: defaults.map(Arc::new).unwrap_or_default(),
             budgets: Arc::new(TenantBudgets(budgets.unwrap_or_default())),
             limits: limits.map(Arc::new).unwrap_or_default(),
         })
@@ -137,5 +132,17 @@ pub(crate) fn record_id(node: &Node, reader: &mut Reader<'_>) -> Option<Arc<str>
             && text.starts_with(|first: char| first.is_ascii_alphanumeric())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         safe.then(|| text.into())
+    })
+}
+
+/// Globs of slugs; `*` stands for any characters, everything else for itself.
+pub(crate) fn globs(node: Node, reader: &mut Reader<'_>) -> Option<Arc<[String]>> {
+    node.list_of(reader, |node, reader| glob(&node, reader)).map(Into::into)
+}
+
+fn glob(node: &Node, reader: &mut Reader<'_>) -> Option<String> {
+    node.text_as(reader, "a word of at most 256 visible characters", |text| {
+        let visible = !text.is_empty() && text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        visible.then(|| text.to_owned())
     })
 }

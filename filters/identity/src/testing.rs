@@ -11,6 +11,7 @@ use dgx_gateway_filter::clock::{Clock, ManualClock};
 use dgx_gateway_filter::exchange::{ExchangeCx, RequestInfo};
 use dgx_gateway_filter::facts::{Facts, Principal};
 use dgx_gateway_filter::services::{AuthFailures, NotTolerated, Noted};
+use dgx_gateway_filter::tenant_config::{Cascade, Level, Process, TenantConfig, TenantSettings};
 use dgx_gateway_filter::upstream::UpstreamPlan;
 use dgx_gateway_filter::{BuildEnv, FilterError, FilterKind, Flow, Problem, ServiceKind};
 use http::request::Builder;
@@ -90,6 +91,21 @@ impl Audit for Told {
     }
 }
 
+/// Knows the level of the operator alone.
+struct OperatorsLevel(Arc<Tokens>);
+
+impl TenantConfig for OperatorsLevel {
+    fn settings(&self, tenant: &str) -> Option<Arc<TenantSettings>> {
+        let tenant = self.0.tenant(tenant)?;
+        let cascade = Cascade { db: &Level::new(), yaml: &tenant.defaults, process: &Process::default() };
+        Some(Arc::new(TenantSettings::of(&cascade)))
+    }
+
+    fn process(&self) -> Arc<TenantSettings> {
+        Arc::default()
+    }
+}
+
 /// The service with some tokens, and a clock that stands still.
 pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
@@ -113,6 +129,8 @@ impl World {
         let told = Arc::new(Told::default());
         env.provide::<Arc<dyn Audit>>(Arc::new(Arc::<Told>::clone(&told)));
         Service::build(read(yaml, &[]).unwrap(), &mut env).unwrap();
+        let config: Arc<dyn TenantConfig> = Arc::new(OperatorsLevel(env.service().unwrap()));
+        env.provide(Arc::new(config));
         let peer = Some("192.0.2.1".parse().unwrap());
         Self { clock, failures, told, env, peer, facts: Facts::default(), _data: data }
     }

@@ -8,9 +8,9 @@ use dgx_gateway_filter::facts::{RateLimit, Scopes};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::defaults::globs;
 use crate::digest::Digest;
 use crate::scopes::{Role, ScopeSet};
+use crate::tenant::globs;
 use crate::tenant::record_id;
 use crate::user;
 use crate::yaml::{Node, Reader, Section};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::audit::{Audit, AuditEvent, AuditRecord, AuthReason};
 use dgx_gateway_filter::facts::{Caller, Principal};
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::{BuildEnv, ExchangeCx};
 
-use crate::tenant::Tenant;
 use crate::token::Token;
 
 /// The audit log, if there is one.
@@ -19,14 +19,14 @@ pub(crate) fn refused(
     audit: &dyn Audit,
     reason: AuthReason,
     token: Option<&Token>,
-    tenant: Option<&Tenant>,
+    tenant: Option<(&str, &TenantSettings)>,
     cx: &ExchangeCx<'_>,
 ) {
     let event = AuditEvent::Auth { reason, client_ip: cx.client_ip() };
     audit.record(&AuditRecord {
-        tenant_id: tenant.map(|tenant| &*tenant.id),
+        tenant_id: tenant.map(|(id, _)| id),
         token_id: token.map(|token| &*token.id),
-        pseudonymous: tenant.and_then(|tenant| tenant.defaults.audit_user_id_pseudonymize).unwrap_or_default(),
+        pseudonymous: tenant.is_some_and(|(_, settings)| settings.audit_user_id_pseudonymize),
         ..AuditRecord::of_request(cx.request, cx.facts.get::<Caller>(), None, event)
     });
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::tenant_config::Input;
 use dgx_gateway_filter::yaml::scalar;
 use rust_decimal::Decimal;
 use serde_yaml::Value;
@@ -110,6 +111,20 @@ impl Node {
         };
         let decimal = Decimal::from_str_exact(&text).ok().filter(|decimal| (min..=max).contains(decimal));
         decimal.or_else(|| self.refuse(reader, format_args!("must be a decimal from {min} to {max}")))
+    }
+
+    /// What is written there, with references expanded, for a check that knows what it wants. A text with a reference
+    /// becomes what is wanted; any other text stays one.
+    pub(crate) fn input(self, reader: &mut Reader<'_>) -> Option<Input> {
+        Some(match self.value {
+            Value::Null => Input::Null,
+            Value::Bool(flag) => Input::Flag(flag),
+            Value::Number(number) => Input::Number(number.to_string()),
+            Value::String(ref text) if scalar::needed(text) => Input::Bare(self.text(reader)?),
+            Value::String(text) => Input::Text(text),
+            Value::Sequence(_) => Input::List(self.list_of(reader, Self::input)?),
+            Value::Mapping(_) | Value::Tagged(_) => Input::Other,
+        })
     }
 
     pub(crate) fn list(self, reader: &mut Reader<'_>) -> Option<Vec<Self>> {

@@ -50,7 +50,7 @@ pub enum ModelKind {
 
 impl Model {
     /// Whether its type fits an endpoint. Chat models that draw fit the one for images, too.
-    fn fits(&self, protocol: Protocol) -> bool {
+    pub(crate) fn fits(&self, protocol: Protocol) -> bool {
         let draws = || self.about.modalities.output.iter().any(|kind| kind == "image");
         self.kind.fits(protocol) || self.kind == ModelKind::Chat && protocol == Protocol::Images && draws()
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dgx_gateway_filter::facts::{Principal, WorstCase};
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::upstream::{AttemptRequest, MAX_TARGETS, Target};
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError, Rope};
 use dgx_gateway_wire::errors::PromptCount;
@@ -13,7 +14,7 @@ use http::{HeaderValue, header};
 use crate::backend::Protocol;
 use crate::catalog::{Entry, Model, Unusable, choices, ordered};
 use crate::daily_quota::DailyQuota;
-use crate::document::Document;
+use crate::document::{Document, Wanted};
 use crate::max_tokens::Applied;
 use crate::recording::Recording;
 use crate::service::Models;
@@ -53,19 +54,21 @@ impl Chosen {
         cx: &ExchangeCx<'_>,
     ) -> Result<Self, FilterError> {
         let principal = cx.facts.get::<Principal>();
+        let settings = cx.facts.get::<TenantSettings>().unwrap_or(&service.of_process);
         let catalog = service.catalog.load();
         let resolve = |slug: &str| catalog.resolve(slug, principal, protocol).map_err(refusal);
         let (slug, (found, entries), asked) = if protocol.is_form() {
             let form = cx.facts.shared::<Form>().ok_or_else(|| FilterError::internal("the form was not scanned"))?;
-            let recording = Recording::of(form, cx)?;
+            let recording = Recording::of(form, cx, settings)?;
             let (found, entries) = resolve(recording.slug())?;
             let entries = recording.takers(entries)?;
             (recording.slug().to_owned(), (found, entries), Asked::Recording(recording))
         } else {
             let scan = cx.facts.shared::<Scan>().ok_or_else(|| FilterError::internal("the body was not scanned"))?;
-            let (name, slug) = Document::model(&scan, body)?;
+            let asked = Wanted::of(protocol, &scan, body, settings)?;
+            let slug = asked.slug.clone();
             let (found, entries) = resolve(&slug)?;
-            let document = Document::of(protocol, scan, (name, slug.clone()), body, &found.model, principal)?;
+            let document = Document::of(protocol, scan, asked, body, &found.model, principal)?;
             (slug, (found, entries), Asked::Document(Box::new(document)))
         };
         let slug: Arc<str> = slug.into();

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
 use dgx_gateway_filter::facts::{Principal, WorstCase};
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::{ErrorCode, FilterError, Rope};
 use dgx_gateway_wire::errors::PromptCount;
-use dgx_gateway_wire::request::{Member, Scan, patch};
+use dgx_gateway_wire::request::{Kind, Member, Scan, patch};
 
 use crate::applied::Sent;
 use crate::backend::Protocol;
@@ -21,9 +22,8 @@ use crate::{tokenize, worst_case};
 /// A scanned document, and what is known of its size.
 pub(crate) struct Document {
     protocol: Protocol,
-    slug: Arc<str>,
+    wanted: Wanted,
     scan: Arc<Scan>,
-    name: Member,
     sent: Sent,
     /// What changes in an embedding request, whoever serves it.
     embeddings: Vec<Patch>,
@@ -36,19 +36,64 @@ pub(crate) struct Document {
     pub(crate) client_wants_usage: bool,
 }
 
-impl Document {
-    /// The name of the model in a scanned document.
-    pub(crate) fn model(scan: &Scan, body: &Rope) -> Result<(Member, String), FilterError> {
-        let name = scan.model.clone().ok_or_else(|| FilterError::internal("a body without a model passed"))?;
-        let slug = patch::read_string(body, &name).unwrap_or_default();
-        Ok((name, slug))
+/// The model that is wanted, and what the tenant adds to requests for images that leave it open.
+pub(crate) struct Wanted {
+    pub(crate) slug: String,
+    /// Where the request names it.
+    name: Option<Member>,
+    /// Size of images.
+    size: Option<Arc<str>>,
+}
+
+impl Wanted {
+    /// As a scanned document says, else as the tenant says.
+    pub(crate) fn of(
+        protocol: Protocol,
+        scan: &Scan,
+        body: &Rope,
+        settings: &TenantSettings,
+    ) -> Result<Self, FilterError> {
+        let is_open = |member: &Option<Member>| member.as_ref().is_none_or(|member| member.kind == Kind::Null);
+        let size = (protocol == Protocol::Images && is_open(&scan.size)).then(|| Arc::clone(&settings.image_gen_size));
+        let name = scan.model.clone();
+        let slug = match &name {
+            Some(name) if name.kind != Kind::Null => patch::read_string(body, name).unwrap_or_default(),
+            _ if protocol == Protocol::Images => settings.image_gen_model.to_string(),
+            _ => return Err(FilterError::internal("a body without a model passed")),
+        };
+        Ok(Self { slug, name, size })
     }
 
+    /// What changes for an entry that knows the model by this name.
+    fn patches(&self, scan: &Scan, model: &str) -> Vec<Patch> {
+        let (mut patches, mut added) = (Vec::new(), Vec::new());
+        let mut set = |name: &str, member: Option<&Member>, value: &str| {
+            let value = serde_json::to_string(value).unwrap_or_default();
+            match member {
+                Some(member) => patches.push(patch::replace(member, Bytes::from(value))),
+                None => added.push(format!("\"{name}\":{value}")),
+            }
+        };
+        let is_named = self.name.as_ref().is_some_and(|name| name.kind != Kind::Null);
+        if !is_named || *model != *self.slug {
+            set("model", self.name.as_ref(), model);
+        }
+        if let Some(size) = &self.size {
+            set("size", scan.size.as_ref(), size);
+        }
+        if !added.is_empty() {
+            patches.push(patch::append_member(scan, &added.join(",")));
+        }
+        patches
+    }
+}
+
+impl Document {
     /// Checks what depends on the model.
     pub(crate) fn of(
         protocol: Protocol,
         scan: Arc<Scan>,
-        (name, slug): (Member, String),
+        wanted: Wanted,
         body: &Rope,
         model: &Model,
         principal: Option<&Principal>,
@@ -66,9 +111,8 @@ impl Document {
             corrected: None,
             stream: protocol.writes_text() && is_true(scan.stream.as_ref(), body),
             client_wants_usage: is_true(scan.include_usage.as_ref(), body),
-            slug: slug.into(),
+            wanted,
             scan,
-            name,
         })
     }
 
@@ -103,10 +147,7 @@ impl Document {
             protocol if protocol.writes_text() => self.sent.patches(&self.scan, bounds),
             _ => (self.embeddings.clone(), Applied::Unchanged),
         };
-        if *entry.model != *self.slug {
-            let name = serde_json::to_string(&*entry.model).unwrap_or_default();
-            patches.push(patch::replace(&self.name, Bytes::from(name)));
-        }
+        patches.extend(self.wanted.patches(&self.scan, &entry.model));
         if self.protocol == Protocol::Responses {
             patches.push(dialect::keep_nothing(&self.scan));
         }

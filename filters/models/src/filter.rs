@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dgx_gateway_filter::facts::{
-    ModelCall, ModelChoice, ModelTraits, Principal, StreamConduct, Subject, TenantLimits, Usage,
-};
+use dgx_gateway_filter::facts::{ModelCall, ModelChoice, ModelTraits, Principal, Subject, TenantLimits, Usage};
 use dgx_gateway_filter::money::Terms;
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::upstream::{Admission, AttemptRequest, AttemptResult, Verdict};
 use dgx_gateway_filter::{
     BodyNeed, BuildEnv, BuildError, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow, Outcome,
@@ -170,7 +169,8 @@ impl Exchange for ModelsExchange {
         });
         cx.plan.targets = chosen.targets(&self.service);
         if chosen.stream && may_wait(cx) {
-            cx.plan.keep_alive = Some(self.service.stream.keep_alive(conduct(cx)));
+            let settings = cx.facts.get::<TenantSettings>().unwrap_or(&self.service.of_process);
+            cx.plan.keep_alive = Some(self.service.stream.keep_alive(settings.stream_heartbeat_seconds));
         }
         self.chosen = Some(chosen);
         Ok(Flow::Continue)
@@ -205,10 +205,9 @@ impl Exchange for ModelsExchange {
         announce(chosen.dress(self.protocol, entry, attempt)?, cx.reply_headers);
         if chosen.stream {
             self.service.stream.limit(entry.backend.first_byte_timeout, &mut attempt.timeouts);
-            let conduct = conduct(cx);
-            attempt.keep_alive = Some(self.service.stream.keep_alive(conduct));
-            let wanted = conduct.cost_event.unwrap_or(self.service.stream.cost_event);
-            self.tells_cost = self.protocol.cost_event().filter(|_| wanted);
+            let settings = cx.facts.get::<TenantSettings>().unwrap_or(&self.service.of_process);
+            attempt.keep_alive = Some(self.service.stream.keep_alive(settings.stream_heartbeat_seconds));
+            self.tells_cost = self.protocol.cost_event().filter(|_| settings.stream_cost_event);
         } else if chosen.is_recording() {
             // whether a recording is answered with events may be said behind it
             self.service.stream.let_go_on(&mut attempt.timeouts);
@@ -314,11 +313,6 @@ impl Exchange for ModelsExchange {
             measured.finish(&self.service.metrics.calls, outcome, usage, self.service.clock.now());
         }
     }
-}
-
-/// How the tenant wants its streams to be conducted.
-fn conduct(cx: &ExchangeCx<'_>) -> StreamConduct {
-    cx.facts.get::<StreamConduct>().copied().unwrap_or_default()
 }
 
 /// Whether an attempt may have to wait for its turn.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dgx_gateway_filter::body::Patch;
+use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::upstream::AttemptRequest;
 use dgx_gateway_filter::{ErrorCode, ExchangeCx, FilterError};
 use dgx_gateway_wire::audio::{self, SttMode};
@@ -19,24 +20,26 @@ const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 /// A form of which the fields before the recording are known, at least.
 pub(crate) struct Recording {
     form: Arc<Form>,
-    model: Field,
+    slug: Arc<str>,
+    boundary: Boundary,
     content_type: HeaderValue,
     mode: SttMode,
 }
 
 impl Recording {
     /// The form that was scanned.
-    pub(crate) fn of(form: Arc<Form>, cx: &ExchangeCx<'_>) -> Result<Self, FilterError> {
+    pub(crate) fn of(form: Arc<Form>, cx: &ExchangeCx<'_>, settings: &TenantSettings) -> Result<Self, FilterError> {
         let unscanned = || FilterError::internal("the form was not scanned");
-        let boundary = cx.facts.get::<Boundary>().ok_or_else(unscanned)?;
+        let boundary = cx.facts.get::<Boundary>().ok_or_else(unscanned)?.clone();
         let content_type = HeaderValue::try_from(boundary.content_type()).map_err(FilterError::internal)?;
-        let model = form.field(audio::MODEL).cloned().ok_or_else(unscanned)?;
-        Ok(Self { model, content_type, mode: cx.facts.get::<SttMode>().copied().unwrap_or_default(), form })
+        let named = form.value(audio::MODEL).map(Arc::from);
+        let slug = named.or_else(|| settings.stt_model.clone()).ok_or_else(unscanned)?;
+        Ok(Self { slug, boundary, content_type, mode: cx.facts.get::<SttMode>().copied().unwrap_or_default(), form })
     }
 
     /// The model that was asked for.
     pub(crate) fn slug(&self) -> &str {
-        &self.model.value
+        &self.slug
     }
 
     /// Whether events were asked for, as far as is known.
@@ -63,9 +66,21 @@ impl Recording {
         if entry.backend.declares_stt_modes {
             attempt.headers.insert(STT_MODE, HeaderValue::from_static(self.mode.as_str()));
         }
-        if *entry.model != *self.model.value {
-            let with = Bytes::copy_from_slice(entry.model.as_bytes());
-            attempt.patches.push(Patch { range: self.model.range.clone(), with });
+        attempt.patches.extend(self.name(&entry.model));
+    }
+
+    /// The name of the model for a backend: in place of the one that was sent, or in front of everything.
+    fn name(&self, model: &str) -> Option<Patch> {
+        match self.form.field(audio::MODEL) {
+            Some(Field { value, .. }) if *value == *model => None,
+            Some(Field { range, .. }) => {
+                Some(Patch { range: range.clone(), with: Bytes::copy_from_slice(model.as_bytes()) })
+            }
+            None => {
+                let start = self.form.start()?;
+                let with = Bytes::from(self.boundary.field_before(audio::MODEL, model));
+                Some(Patch { range: start..start + 2, with })
+            }
         }
     }
 }

@@ -8,8 +8,10 @@ use arc_swap::ArcSwap;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::budget::RoutesRead;
 use dgx_gateway_filter::clock::Clock;
+use dgx_gateway_filter::facts::Principal;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
-use dgx_gateway_filter::services::{FairShare, Pricing};
+use dgx_gateway_filter::services::{Aliases, FairShare, ModelNames, Pricing};
+use dgx_gateway_filter::tenant_config::{ModelUse, TenantConfig, TenantSettings};
 use dgx_gateway_filter::upstream::EmbeddedUpstreams;
 use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind, yaml};
@@ -17,7 +19,7 @@ use dgx_gateway_wire::errors::sanitize::Sanitizer;
 use tokio::sync::Notify;
 
 use crate::backend::{self, Backend, Domain, Protocol};
-use crate::catalog::{self, Catalog, Sources};
+use crate::catalog::{self, Catalog, ModelKind, Sources};
 use crate::discover;
 use crate::events::{BackendGauges, Metrics};
 use crate::settings::{BackendFile, CatalogFile, Settings};
@@ -35,6 +37,8 @@ pub struct Models {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub(crate) sanitizer: ArcSwap<Sanitizer>,
     pub(crate) stream: Streams,
+    /// What holds for requests of which no tenant is known.
+    pub(crate) of_process: Arc<TenantSettings>,
     pub(crate) metrics: Metrics,
     /// Who knows what calls cost; without it nothing is told.
     pub(crate) pricing: Option<Arc<dyn Pricing>>,
@@ -104,7 +108,7 @@ impl ServiceKind for Service {
         let mut in_models = Vec::new();
         let slugs = catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
         problems.extend(yaml::located(in_models, &models_file, &text));
-        let stream = Streams::check(settings.stream, ambient, &mut problems);
+        let stream = Streams::check(settings.stream, &mut problems);
         if problems.is_empty() {
             let litellm_key =
                 ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
@@ -151,6 +155,7 @@ impl ServiceKind for Service {
             sanitizer: ArcSwap::from_pointee(Sanitizer::new(hosts, ids)),
             catalog,
             stream: checked.stream,
+            of_process: env.service::<Arc<dyn TenantConfig>>()?.process(),
             metrics,
             pricing: env.service::<Arc<dyn Pricing>>().ok().map(|pricing| Arc::clone(&*pricing)),
             clock: Arc::clone(&env.clock),
@@ -167,6 +172,7 @@ impl ServiceKind for Service {
             discover::offer_embedded(&service);
         }
         env.health.add(Arc::clone(&service) as Arc<dyn HealthSource>);
+        env.provide::<Arc<dyn ModelNames>>(Arc::new(Arc::clone(&service) as Arc<dyn ModelNames>));
         let (lasting, used) = (Arc::clone(&service.lasting), Arc::downgrade(&service));
         env.when_in_use(move || {
             lasting.put_in_use(&used);
@@ -266,6 +272,25 @@ impl Models {
             }
         }
         found
+    }
+}
+
+impl ModelNames for Models {
+    fn aliases(&self, which: Aliases) -> Vec<Arc<str>> {
+        let catalog = self.catalog.load();
+        let wanted = catalog.models().filter(|model| which == Aliases::All || model.kind == ModelKind::Embedding);
+        wanted.map(|model| Arc::clone(&model.alias)).collect()
+    }
+
+    fn is_usable(&self, slug: &str, caller: &Principal, wanted_for: ModelUse) -> bool {
+        let tenant = Principal { models: None, ..caller.clone() };
+        let protocol = match wanted_for {
+            ModelUse::Chat => Protocol::Chat,
+            ModelUse::Embedding => Protocol::Embeddings,
+            ModelUse::Image => Protocol::Images,
+            ModelUse::Transcription => Protocol::Transcription,
+        };
+        self.catalog.load().find(slug, Some(&tenant)).is_some_and(|slug| slug.model.fits(protocol))
     }
 }
 

@@ -3,6 +3,8 @@ use dgx_gateway_filter::clock::SystemClock;
 use dgx_gateway_testkit::exchange::ExchangeDriver;
 use http::{Method, StatusCode};
 
+use dgx_gateway_filter::tenant_config::TenantSettings;
+
 use super::*;
 
 const ON: Augmentation = Augmentation { memory: Augment::On, server_tools: Augment::On, system_prompt: Augment::On };
@@ -112,8 +114,8 @@ async fn a_semicolon_begins_a_parameter() {
 
 #[tokio::test]
 async fn the_request_switches_off_before_the_tenant_does() {
-    let switches = AugmentSwitches { memory: false, server_tools: false, system_prompt: true };
-    let mut driver = driver(true, &[b"memory=off"]).with_fact(switches);
+    let settings = TenantSettings { augment_memory: false, augment_server_tools: false, ..TenantSettings::default() };
+    let mut driver = driver(true, &[b"memory=off"]).with_fact(settings);
     driver.head().await.unwrap();
     let expected = Augmentation { memory: Augment::Off, server_tools: Augment::Disabled, system_prompt: Augment::On };
     assert_eq!(driver.facts().get::<Augmentation>(), Some(&expected));

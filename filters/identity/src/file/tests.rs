@@ -1,11 +1,11 @@
 use dgx_gateway_filter::budget::{BudgetLimit, BudgetMode, Window};
 use dgx_gateway_filter::facts::TenantLimits;
+use dgx_gateway_filter::tenant_config::{TenantKey, Value as Setting};
 use std::time::{Duration, SystemTime};
 
 use rust_decimal::Decimal;
 
 use super::*;
-use crate::defaults::Setting;
 use crate::testing::{self, EXAMPLE, ambient};
 
 fn problems(yaml: &str) -> Vec<String> {
@@ -37,8 +37,12 @@ fn reads_the_example_of_the_specification() {
     let checked = testing::read(EXAMPLE, &[]).unwrap();
     let tenant = &checked.tenants[0];
     assert_eq!((&*tenant.id, tenant.name.as_deref()), ("acme", Some("Acme Ltd")));
-    assert_eq!(tenant.defaults.cost_markup_factor, Some(Decimal::new(120, 2)));
-    assert_eq!(tenant.defaults.models_allowlist.as_ref().map(|globs| globs.len()), Some(3));
+    let globs = ["llama-4-scout", "claude-*", "nomic-embed"].map(str::to_owned).to_vec();
+    let expected = [
+        (TenantKey::CostMarkupFactor, Setting::Decimal(Decimal::new(120, 2))),
+        (TenantKey::ModelsAllowlist, Setting::List(globs.into())),
+    ];
+    assert_eq!(*tenant.defaults, expected.into());
     let budgets: Vec<_> = tenant.budgets.0.iter().map(|budget| (budget.window, budget.limit, budget.mode)).collect();
     assert_eq!(
         budgets,
@@ -259,8 +263,9 @@ fn checks_the_defaults_of_a_tenant() {
         ("image_gen_size: 1x1", "image_gen_size"),
         ("rag_chunk_overlap: 257", "rag_chunk_overlap"),
         ("rag_chunk_tokens: 127", "rag_chunk_overlap"),
-        ("server_tools_allowlist: [a, b, a]", "server_tools_allowlist"),
-        ("tool_max_iterations: 51", "tool_max_iterations"),
+        ("server_tools_allowlist: [calculator, web_fetch, calculator]", "server_tools_allowlist"),
+        ("server_tools_allowlist: [calculator, shell]", "server_tools_allowlist[1]"),
+        ("tool_max_iterations: 11", "tool_max_iterations"),
         ("web_fetch_deny_domains: ['a b']", "web_fetch_deny_domains[0]"),
     ] {
         let found = tenant_problems(&format!("defaults: {{{defaults}}}"));
@@ -274,7 +279,7 @@ fn keeps_the_defaults_of_a_tenant_typed() {
         stream_cost_event: false, image_gen_size: auto, web_fetch_allow_domains: [example.org], models_blacklist: null}}]";
     let checked = testing::read(yaml, &[]).unwrap();
     let defaults = &checked.tenants[0].defaults;
-    let settings: Vec<_> = defaults.settings.iter().map(|(key, setting)| (*key, setting.clone())).collect();
+    let settings: Vec<_> = defaults.iter().map(|(key, setting)| (key.about().name, setting.clone())).collect();
     assert_eq!(
         settings,
         [
@@ -286,7 +291,6 @@ fn keeps_the_defaults_of_a_tenant_typed() {
             ("web_fetch_allow_domains", Setting::List(vec!["example.org".to_owned()].into())),
         ]
     );
-    assert!(defaults.models_blacklist.is_none());
 }
 
 #[test]

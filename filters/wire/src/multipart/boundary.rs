@@ -42,6 +42,12 @@ impl Boundary {
         }
     }
 
+    /// A text field in front of the part whose boundary begins with two hyphens: what takes the place of these.
+    #[must_use]
+    pub fn field_before(&self, name: &str, value: &str) -> String {
+        format!("--{}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n--", self.0)
+    }
+
     /// What stands before a part: a line break, two hyphens, the boundary.
     pub(super) fn delimiter(&self) -> Vec<u8> {
         [b"\r\n--", self.0.as_bytes()].concat()

@@ -71,9 +71,16 @@ pub struct Form {
     names: Vec<&'static str>,
     fields: Vec<Field>,
     file: Option<File>,
+    start: Option<usize>,
 }
 
 impl Form {
+    /// Where the first boundary stands: its hyphens, behind the line break before it.
+    #[must_use]
+    pub fn start(&self) -> Option<usize> {
+        self.start
+    }
+
     /// A field whose value is complete.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
@@ -281,6 +288,10 @@ impl Scanner {
         let Some(ends) = found.ends else { return Ok(piece.len()) };
         self.impostors.iter_mut().for_each(|impostor| impostor.begin_with(0));
         let state = std::mem::replace(&mut self.state, State::Line(Vec::new()));
+        if matches!(state, State::Preamble) {
+            // at the very start of a body the line break is only thought of
+            self.form.start = (self.at + ends + 2).checked_sub(self.delimiter.len());
+        }
         if let State::Value { name, start, value, .. } = state {
             let value = String::from_utf8(value).map_err(|_| FormError::NotText(name))?;
             self.form.fields.push(Field { name, value, range: start..self.at + ends - self.delimiter.len() });

@@ -1,0 +1,80 @@
+//! Several processes on one data directory, a kill, a database that cannot be written.
+
+use dgx_gateway_testkit::mock::{MockUpstream, Script};
+use rusqlite::Connection;
+use serde_json::json;
+
+use super::{get, put, set, tokens, with_models};
+use crate::harness::{Gateway, until};
+
+async fn started() -> Gateway {
+    let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
+    with_models(mock.addr()).tokens(tokens(&json!({}))).start().await
+}
+
+async fn top_k(gateway: &Gateway) -> i64 {
+    get(gateway.addr, "acme-admin", "/rag_top_k").await.is_ok().json()["value"].as_i64().unwrap()
+}
+
+#[tokio::test]
+async fn another_process_on_the_same_data_follows_within_seconds() {
+    let one = started().await;
+    set(one.addr, "rag_top_k", "7").await;
+    let other = one.beside().await;
+    assert_eq!(top_k(&other).await, 7, "it starts with what is stored");
+    set(one.addr, "rag_top_k", "8").await;
+    until("the other process sees it", async || top_k(&other).await == 8).await;
+    set(other.addr, "rag_top_k", "9").await;
+    assert_eq!(top_k(&other).await, 9, "at once where it was set");
+    until("the first process sees it", async || top_k(&one).await == 9).await;
+    super::delete(one.addr, "acme-admin", "/rag_top_k").await;
+    until("the other process sees that it is gone", async || top_k(&other).await == 5).await;
+}
+
+#[tokio::test]
+async fn changes_of_two_processes_at_the_same_time_all_count() {
+    let one = started().await;
+    let other = one.beside().await;
+    let mut running = tokio::task::JoinSet::new();
+    for (addr, key) in [(one.addr, "tool_timeout_seconds"), (other.addr, "images_retention_days")] {
+        running.spawn(async move {
+            for value in 1..=25 {
+                set(addr, key, &value.to_string()).await;
+            }
+        });
+    }
+    running.join_all().await;
+    for gateway in [&one, &other] {
+        until("both see the last of both", async || {
+            let config = get(gateway.addr, "acme-admin", "").await.json()["config"].clone();
+            config["tool_timeout_seconds"]["value"] == 25 && config["images_retention_days"]["value"] == 25
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_kill_loses_nothing_that_was_acknowledged() {
+    let mut gateway = started().await;
+    for value in [11, 12, 13] {
+        set(gateway.addr, "rag_top_k", &value.to_string()).await;
+        set(gateway.addr, "compaction_threshold", "0.50").await;
+        gateway.killed_and_started_again().await;
+        until("it serves again", async || tokio::net::TcpStream::connect(gateway.addr).await.is_ok()).await;
+        assert_eq!(top_k(&gateway).await, value);
+        let answer = get(gateway.addr, "acme-admin", "/compaction_threshold").await;
+        assert_eq!(super::value_in(answer.text()), "0.50");
+        assert_eq!(answer.json()["updated_by"], "acme-admin");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_refuses_is_a_storage_error_and_the_values_stay() {
+    let gateway = started().await;
+    set(gateway.addr, "rag_top_k", "7").await;
+    let other = Connection::open(gateway.data("sqlite/gateway.sqlite")).unwrap();
+    other.execute_batch("DROP TABLE tenant_config_changes").unwrap();
+    put(gateway.addr, "acme-admin", "/rag_top_k", r#"{"value": 8}"#).await.is_error(500, "storage_error", "");
+    super::delete(gateway.addr, "acme-admin", "/rag_top_k").await.is_error(500, "storage_error", "");
+    assert_eq!(top_k(&gateway).await, 7);
+}
