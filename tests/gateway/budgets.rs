@@ -325,3 +325,25 @@ async fn the_wait_ends_with_the_window() {
         assert!((before + longest - wait) % longest <= 60, "{before} {wait}");
     }
 }
+
+#[tokio::test]
+async fn a_budget_that_changes_by_a_reload_holds_at_once() {
+    let mock = mock(Script::default()).await;
+    let day = |limit| budget("day", &["m"], "day", ("limit_requests", json!(limit)), "hard");
+    let gateway = setup(&mock, &[day(1)]).start().await;
+    let reload = async |budgets: &[Value]| {
+        gateway.put("auth/tokens.yaml", &tokens(budgets).to_string());
+        assert_eq!(gateway.reload().await.0, 200);
+    };
+    gateway.chat(chat("m", 5)).await.is_ok();
+    used_up(&gateway.chat(chat("m", 5)).await, 86_400);
+    reload(&[day(2)]).await;
+    gateway.chat(chat("m", 5)).await.is_ok();
+    used_up(&gateway.chat(chat("m", 5)).await, 86_400);
+    reload(&[day(100)]).await;
+    gateway.chat(chat("m", 5)).await.is_ok();
+    reload(&[day(2)]).await;
+    used_up(&gateway.chat(chat("m", 5)).await, 86_400);
+    reload(&[]).await;
+    gateway.chat(chat("m", 5)).await.is_ok();
+}

@@ -72,7 +72,11 @@ impl ServiceKind for BudgetService {
         };
         let current =
             listed.0.iter().filter_map(|(id, budgets)| Some((Arc::clone(tenants.get(id)?), Arc::clone(budgets))));
-        lasting.current.store(Arc::new(current.collect()));
+        let (current, shown) = (Arc::new(current.collect()), Arc::clone(&lasting));
+        match previous {
+            Some(_) => env.when_in_use(move || shown.current.store(current)), // a reload may still fail
+            None => shown.current.store(current),
+        }
         env.provide(Arc::new(TenantsWithBudgets { tenants, lasting }));
         Ok(())
     }

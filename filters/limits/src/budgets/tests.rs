@@ -4,6 +4,7 @@ mod calls;
 mod history;
 mod prices;
 mod races;
+mod reload;
 mod windows;
 
 use std::collections::HashMap;
