@@ -7,6 +7,8 @@ ARG GIT_SHA=
 ARG SOURCE_DATE_EPOCH=
 # paths of this stage are of no use to anybody, in messages neither
 ENV RUSTFLAGS="--remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=/cargo"
+# as a whole it is a fifth smaller, and so is its memory; it only takes longer to build
+ENV CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 RUN cargo build --release --locked --bin dgx-gateway && mkdir /data
 
 # libc, libgcc and certificates, and no shell; its user is 65532
@@ -21,5 +23,6 @@ ENV DGX_GATEWAY_LISTEN=0.0.0.0:3000 \
 VOLUME ["/data"]
 EXPOSE 3000
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["dgx-gateway", "health"]
 ENTRYPOINT ["dgx-gateway"]
 CMD ["serve"]
