@@ -373,7 +373,7 @@ impl Gateway {
             (0..STARTS).find_map(|_| Some((setup.spawn(dir.path())?, Arc::clone(&dir), setup.clone())))
         });
         let ((child, addr, admin), dir, setup) = started.await.unwrap().expect("a second gateway starts");
-        Self { child, addr, admin, dir, setup }.healthy().await
+        Self { child, addr, admin, dir, setup, successors: vec![] }.healthy().await
     }
 
     /// A file of its data directory.

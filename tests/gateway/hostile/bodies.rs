@@ -257,9 +257,8 @@ async fn a_whole_answer_before_the_end_of_the_request_is_the_answer() {
         nothing_is_left(&gateway, sockets).await;
         drop(caller);
     }
-    let log = gateway.log();
     let answered = |line: &&str| line.contains("\"POST\"") && line.contains("\"outcome\":\"answered\"");
-    assert_eq!(log.lines().filter(answered).count(), 2, "{log}");
+    until("both stand in the log", async || gateway.log().lines().filter(answered).count() == 2).await;
 }
 
 /// Its connection is its own, so nothing of it can meet another request.
