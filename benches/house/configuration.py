@@ -9,7 +9,11 @@ from .processes import SECRET, free_port, ready, start
 
 
 def files(upstream: int, server: dict) -> dict:
-    """The configuration files, by path. JSON is YAML."""
+    """The configuration files, by path. JSON is YAML.
+
+    The budget warns: the rows of calls that a hard one counts are on the disk before the answer ends, and then the
+    bench would measure the disk.
+    """
     chat = {
         "type": "chat", "family": "Bench", "vendor": "bench", "description": "Bench", "context_window": 131072,
         "modalities": {"input": ["text", "image"], "output": ["text"]}, "tools": True, "constraints": {"min_max_tokens": 16},
@@ -21,7 +25,7 @@ def files(upstream: int, server: dict) -> dict:
             "backends": [
                 {
                     "id": "mock", "kind": "openai", "domain": "local", "base_url": f"http://127.0.0.1:{upstream}/v1",
-                    "protocols": ["chat"], "max_in_flight": 1024,
+                    "protocols": ["chat"], "max_in_flight": 8192,
                 }
             ]
         },
@@ -37,9 +41,9 @@ def files(upstream: int, server: dict) -> dict:
                 {
                     "id": "acme", "name": "Acme Ltd", "defaults": {"models_allowlist": ["bench*"]},
                     "budgets": [
-                        {"id": "month", "models": ["*"], "window": "month", "limit_tokens": 10**15, "mode": "hard"}
+                        {"id": "month", "models": ["*"], "window": "month", "limit_tokens": 10**15, "mode": "warn"}
                     ],
-                    "limits": {"tokens_per_minute": 10**12, "max_in_flight": 1024, "weight": 1},
+                    "limits": {"tokens_per_minute": 10**12, "max_in_flight": 8192, "weight": 1},
                 }
             ],
             "tokens": [
