@@ -228,7 +228,14 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
 }
 
 /// SQLite gives its further files the mode of the first.
+///
+/// A file that is there is not opened: closing any handle of it takes away the locks by which SQLite tells other
+/// processes that this one uses the database (POSIX locks belong to the process). The next process that leaves the
+/// database would then take itself for the last one, and remove the log that this one writes to.
 fn create_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }

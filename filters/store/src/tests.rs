@@ -241,3 +241,17 @@ fn a_file_that_is_no_database_stops_the_start() {
     std::fs::create_dir(dir.path().join("folder")).unwrap();
     assert!(Store::open(&dir.path().join("folder")).is_err());
 }
+
+/// Without them, another process that closes the database removes the log that this one writes to.
+#[tokio::test]
+async fn the_locks_of_an_open_database_stay_whatever_else_is_opened() {
+    use std::os::unix::fs::MetadataExt;
+    let bench = Bench::new();
+    bench.put(1, Wait::Now).await.unwrap();
+    drop((bench.store.maintenance().unwrap(), bench.store.reader().unwrap()));
+    bench.store.migrate("others", &["CREATE TABLE others (n INTEGER) STRICT"]).unwrap();
+    let inode = format!(":{} ", std::fs::metadata(bench.path()).unwrap().ino());
+    let pid = format!(" {} ", std::process::id());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    assert!(locks.lines().any(|line| line.contains(&inode) && line.contains(&pid)), "{locks}");
+}
