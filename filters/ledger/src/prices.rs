@@ -2,7 +2,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | [`file`] | the file shape and its check |
+//! | [`mod@file`] | the file shape and its check |
 
 pub(crate) mod file;
 #[cfg(test)]
