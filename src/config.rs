@@ -7,6 +7,7 @@ mod route;
 mod server;
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
@@ -109,6 +110,13 @@ impl Config {
 }
 
 impl Config {
+    /// Says what is not good and no reason to refuse it.
+    pub fn warn(&self, now: SystemTime) {
+        if let Some(tls) = &self.server.tls {
+            tls.warn(now);
+        }
+    }
+
     /// Puts what only a restart changes back to how the process runs. Gives the keys that were changed.
     pub fn keep_what_runs(&mut self, runs: &Self) -> Vec<&'static str> {
         let mut changed = self.server.keep_what_runs(&runs.server);

@@ -17,6 +17,7 @@
 //! | [`admin`] | metrics listener |
 //! | [`telemetry`] | logs and the core's metrics |
 //! | [`server`] | assembles the process and runs it |
+//! | [`tls`] | certificate and key of the public listener |
 //! | [`sockets`] | opens the listening sockets, or takes those that were handed over |
 //! | [`notify`] | tells the service manager how the process is |
 //! | [`upgrade`] | hands the sockets over to another process |
@@ -35,6 +36,7 @@ pub mod server;
 pub mod shutdown;
 pub mod sockets;
 pub mod telemetry;
+pub mod tls;
 pub mod upgrade;
 pub mod upstream;
 pub mod world;

@@ -26,6 +26,7 @@ mod failure;
 mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod handshake;
 mod heads;
 mod replay;
 mod spool;

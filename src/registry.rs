@@ -72,7 +72,7 @@ pub fn tokens_file() -> schemars::Schema {
 /// What a gateway without tokens tells the operator: its bearer once, and how to use it. `None` when tokens are
 /// configured.
 #[must_use]
-pub fn greeting(env: &BuildEnv, listen: SocketAddr) -> Option<String> {
+pub fn greeting(env: &BuildEnv, scheme: &str, listen: SocketAddr) -> Option<String> {
     let tokens = env.service::<Tokens>().ok()?;
     let (secret, newly_made) = tokens.bootstrap_secret()?;
     let file = env.data_dir.join("keys/bootstrap-token");
@@ -88,7 +88,7 @@ pub fn greeting(env: &BuildEnv, listen: SocketAddr) -> Option<String> {
     let body = r#"{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Hello, who are you?"}]}"#;
     // one line, so that it can be copied as a whole
     Some(format!(
-        "{said} Try it:\n\n  curl -N http://{listen}/v1/chat/completions -H \"Authorization: Bearer {bearer}\" -H 'Content-Type: application/json' -d '{body}'\n\n"
+        "{said} Try it:\n\n  curl -N {scheme}://{listen}/v1/chat/completions -H \"Authorization: Bearer {bearer}\" -H 'Content-Type: application/json' -d '{body}'\n\n"
     ))
 }
 

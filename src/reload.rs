@@ -167,6 +167,7 @@ impl Reloader {
                 restart_needed.sort_unstable();
                 restart_needed.dedup();
                 self.log.follow(&config.log);
+                config.warn(SystemClock.wall());
                 let changed = changed(&running.files, &files);
                 let tasks = env.take_tasks();
                 let generation = running.generation + 1;

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::audit::AdminAction;
-use dgx_gateway_filter::clock::SystemClock;
+use dgx_gateway_filter::clock::{Clock, SystemClock};
 use dgx_gateway_filter::filter::BackgroundTask;
 use dgx_gateway_filter::health::HealthSource;
 use dgx_gateway_filter::{BuildEnv, Problem};
@@ -85,7 +85,9 @@ impl From<WorldError> for StartError {
 pub fn check(overrides: &Overrides, ambient: &Ambient, registry: Registry) -> Result<(), Vec<Problem>> {
     let _log = telemetry::init(&LogSettings { level: "warn".to_owned(), format: Some(LogFormat::Text) });
     let sources = Sources { overrides: overrides.clone(), ambient: ambient.clone(), registry };
-    sources.load(ambient, None).map(|_| ())
+    let (config, ..) = sources.load(ambient, None)?;
+    config.warn(SystemClock.wall());
+    Ok(())
 }
 
 /// How the process ended.
@@ -106,6 +108,7 @@ pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: Registry) -> Re
     let read = ambient.anew();
     let (config, prepared, _) = sources.load(&read, None).map_err(StartError::Config)?;
     let log = telemetry::init(&config.log);
+    config.warn(SystemClock.wall());
     let metrics = prometheus::Registry::new();
     let mut env = BuildEnv::new(Arc::new(SystemClock), read, config.data_dir.clone(), metrics.clone());
     let core = CoreMetrics::register(&metrics)?;
@@ -180,6 +183,7 @@ fn engine_settings(config: &Config) -> ServerConf {
 struct Addresses {
     public: SocketAddr,
     admin: SocketAddr,
+    scheme: &'static str,
 }
 
 impl Addresses {
@@ -187,16 +191,17 @@ impl Addresses {
         Self {
             public: sockets.public.local_addr().unwrap_or(config.server.listen),
             admin: sockets.admin.local_addr().unwrap_or(config.server.admin_listen),
+            scheme: if config.server.tls.is_some() { "https" } else { "http" },
         }
     }
 }
 
 /// Says where it listens and, without tokens, how to begin. Standard output, because it is for the operator.
 fn announce(env: &BuildEnv, addresses: &Addresses) {
-    let Addresses { public, admin } = addresses;
+    let Addresses { public, admin, scheme } = addresses;
     let version = env!("CARGO_PKG_VERSION");
-    let mut text = format!("dgx-gateway {version} listens on http://{public} (metrics: http://{admin}/metrics)\n");
-    if let Some(greeting) = greeting(env, *public) {
+    let mut text = format!("dgx-gateway {version} listens on {scheme}://{public} (metrics: http://{admin}/metrics)\n");
+    if let Some(greeting) = greeting(env, scheme, *public) {
         text.push_str(&greeting);
     }
     if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {

@@ -103,6 +103,7 @@ pub struct CoreMetrics {
     errors: IntCounterVec,
     aborted: IntCounterVec,
     overhead: HistogramVec,
+    handshakes: IntCounterVec,
     in_flight: [IntGauge; SURFACES.len()],
 }
 
@@ -147,6 +148,11 @@ impl CoreMetrics {
                 .buckets(OVERHEAD_BUCKETS.to_vec()),
                 &["route"],
             )?,
+            handshakes: counter(
+                "dgx_gateway_tls_handshake_failures_total",
+                "Connections of clients that ended before TLS was spoken.",
+                &["reason"],
+            )?,
             in_flight: SURFACES.map(|surface| in_flight.with_label_values(&[surface])),
         };
         registry.register(Box::new(metrics.requests.clone()))?;
@@ -154,6 +160,7 @@ impl CoreMetrics {
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.aborted.clone()))?;
         registry.register(Box::new(metrics.overhead.clone()))?;
+        registry.register(Box::new(metrics.handshakes.clone()))?;
         registry.register(Box::new(in_flight))?;
         Ok(Arc::new(metrics))
     }
@@ -167,6 +174,11 @@ impl CoreMetrics {
             SURFACES.iter().zip(known).find(|(surface, _)| **surface == first).map_or(other, |(_, gauge)| gauge);
         gauge.inc();
         InFlight(gauge.clone())
+    }
+
+    /// There is no TLS with a client.
+    pub(crate) fn handshake_failed(&self, reason: &str) {
+        self.handshakes.with_label_values(&[reason]).inc();
     }
 
     /// Running requests.

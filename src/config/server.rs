@@ -10,6 +10,8 @@ use ipnet::{IpNet, Ipv4Net};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::tls::{ServerTls, TlsFile};
+
 /// File shape of `server`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -55,6 +57,10 @@ pub struct ServerFile {
     pub metrics_on_public: bool,
     /// Which web pages may call the gateway from a browser.
     pub cors: CorsFile,
+    /// Certificate and key with which the public listener speaks TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1 (ALPN). Default:
+    /// none, it speaks HTTP without TLS. Both files are reloaded with the configuration: new connections get the new
+    /// certificate. To begin or to end with TLS needs a restart.
+    pub tls: Option<TlsFile>,
 }
 
 /// File shape of `server.cors`.
@@ -109,6 +115,8 @@ pub struct Server {
     pub metrics_on_public: bool,
     /// Origins whose pages may call from a browser.
     pub allowed_origins: AllowedOrigins,
+    /// How the public listener speaks TLS, if it does.
+    pub tls: Option<ServerTls>,
 }
 
 impl Server {
@@ -156,6 +164,7 @@ impl Server {
         let threads = check.number("server.threads", "", file.threads, 1, 1024, processors);
         let trusted_proxies = check.networks("server.trusted_proxies", &file.trusted_proxies);
         let allowed_origins = check.origins("server.cors.allowed_origins", &file.cors.allowed_origins);
+        let tls = file.tls.and_then(|tls| ServerTls::check(tls, "server.tls", ambient, check.problems));
         Self {
             listen,
             admin_listen,
@@ -171,6 +180,7 @@ impl Server {
             trusted_proxies,
             metrics_on_public: file.metrics_on_public,
             allowed_origins,
+            tls,
         }
     }
 }
@@ -187,6 +197,10 @@ impl Server {
         }
         if std::mem::replace(&mut self.threads, runs.threads) != runs.threads {
             changed.push("server.threads");
+        }
+        if self.tls.is_some() != runs.tls.is_some() {
+            self.tls.clone_from(&runs.tls);
+            changed.push("server.tls");
         }
         changed
     }

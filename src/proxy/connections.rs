@@ -1,4 +1,4 @@
-//! Connections around the engine: a cap, and an end for connections on which no request is running.
+//! Connections around the engine: a cap, TLS, and an end for connections on which no request is running.
 //!
 //! The engine has no connection limit; it lets a client send one header line every few seconds for ever, and waits
 //! without limit for the first 24 bytes of a connection that may turn out to be HTTP/2.
@@ -16,7 +16,9 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use tokio::time::Instant;
 
+use super::handshake::shake_hands;
 use crate::shutdown::Draining;
+use crate::telemetry::CoreMetrics;
 use crate::world::World;
 
 /// Longest time without a running request: above the keep-alive of 75 s, so that it only meets what the engine
@@ -83,13 +85,27 @@ pub struct ConnectionGuard<A> {
     world: Arc<ArcSwap<World>>,
     connections: Arc<Connections>,
     draining: Arc<Draining>,
+    metrics: Arc<CoreMetrics>,
 }
 
 impl<A> ConnectionGuard<A> {
     /// Wraps an application. The world says how many connections there may be.
     #[must_use]
-    pub fn new(inner: A, world: Arc<ArcSwap<World>>, connections: Arc<Connections>, draining: Arc<Draining>) -> Self {
-        Self { inner: Arc::new(inner), taken: AtomicUsize::new(0), world, connections, draining }
+    pub fn new(
+        inner: A,
+        world: Arc<ArcSwap<World>>,
+        connections: Arc<Connections>,
+        draining: Arc<Draining>,
+        metrics: Arc<CoreMetrics>,
+    ) -> Self {
+        Self { inner: Arc::new(inner), taken: AtomicUsize::new(0), world, connections, draining, metrics }
+    }
+
+    /// The connection as the engine is to see it: with TLS, if the listener speaks it.
+    async fn secured(&self, stream: Stream) -> Option<Stream> {
+        let Some(tls) = self.world.load().server.tls.clone() else { return Some(stream) };
+        let secured = shake_hands(stream, tls.acceptor()).await;
+        secured.map_err(|why| self.metrics.handshake_failed(why.as_str())).ok()
     }
 
     fn slot(&self) -> Option<Slot<'_>> {
@@ -115,6 +131,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for ConnectionGuard<A> 
             tracing::warn!("connection refused: server.max_connections is reached");
             return None;
         };
+        let stream = self.secured(stream).await?;
         let peer =
             stream.get_socket_digest().and_then(|digest| digest.peer_addr().and_then(|peer| peer.as_inet().copied()));
         let connection = Arc::new(Connection { running: AtomicUsize::new(0), idle_since: Mutex::new(Instant::now()) });

@@ -1,4 +1,4 @@
-//! The public listener: the engine's application behind our own guard, on a socket that is open already, and closed when
+//! The public listener: the engine's application behind our own guard, which speaks TLS where it is to, on a socket that is open already, and closed when
 //! the drain says so.
 
 use std::net::{SocketAddr, TcpListener};
@@ -42,15 +42,21 @@ pub(super) fn service(server: &Server, parts: Parts) -> impl Service + use<> {
     let Parts { socket, address, spool_dir, world, metrics, draining, notifier } = parts;
     let connections = Arc::new(Connections::default());
     let closing = draining.closing();
-    let gateway = Gateway::new(Arc::clone(&world), spool_dir, Arc::clone(&connections), metrics, Arc::clone(&draining));
+    let gateway = Gateway::new(
+        Arc::clone(&world),
+        spool_dir,
+        Arc::clone(&connections),
+        Arc::clone(&metrics),
+        Arc::clone(&draining),
+    );
     let mut proxy = http_proxy(&server.configuration, gateway);
     let mut options = HttpServerOptions::default();
-    options.h2c = true;
+    options.h2c = true; // without TLS; with it, ALPN decides
     proxy.server_options = Some(options);
     let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
     h2.initial_window_size(H2_STREAM_WINDOW).initial_connection_window_size(H2_CONNECTION_WINDOW);
     proxy.h2_options = Some(h2);
-    let app = ConnectionGuard::new(proxy, world, connections, draining);
+    let app = ConnectionGuard::new(proxy, world, connections, draining, metrics);
     let mut inner = listening::Service::new("public".to_owned(), app);
     inner.add_tcp_with_settings(&address.to_string(), TcpSocketOptions::default());
     Public { inner, socket: Some(socket), address, closing, notifier }

@@ -4,6 +4,7 @@ mod answer;
 mod client;
 mod metrics;
 mod stage;
+pub(crate) mod tls;
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -248,7 +249,9 @@ impl Gateway {
     async fn healthy(mut self) -> Self {
         until("the gateway is healthy", async || {
             assert!(self.child.try_wait().unwrap().is_none(), "the gateway ended: {}", self.log());
-            let Ok(mut client) = RawClient::connect(self.addr).await else { return false };
+            // with TLS, whom to trust is the test's to know
+            let addr = if self.setup.server.get("tls").is_some() { self.admin } else { self.addr };
+            let Ok(mut client) = RawClient::connect(addr).await else { return false };
             client.request(&http::Method::GET, "/healthz", &[], b"").await.is_ok()
                 && client.read_response().await.is_ok_and(|response| response.status == 200)
         })

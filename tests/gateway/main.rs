@@ -102,6 +102,8 @@ mod streams;
 #[cfg(test)]
 mod tenant_config;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod uploads;

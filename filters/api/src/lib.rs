@@ -19,12 +19,14 @@
 //! | [`budget`] | budgets of tenants, and what was used of them |
 //! | [`views`] | what services have read, for checks over several files |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
+//! | [`certificates`] | files with certificates, and whom upstreams over TLS are checked against |
 //! | [`ambient`], [`files`], [`clock`], [`yaml`] | environment, configuration files and time, injected |
 
 pub mod ambient;
 pub mod audit;
 pub mod body;
 pub mod budget;
+pub mod certificates;
 pub mod clock;
 pub mod code;
 pub mod error;
