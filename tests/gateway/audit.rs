@@ -1,5 +1,7 @@
 //! The audit log: each protected request has a line, whatever becomes of it, and no line says what was said.
 
+mod reload;
+
 use dgx_gateway_testkit::client::RawClient;
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};
 use http::{HeaderMap, Method, StatusCode};

@@ -1,8 +1,9 @@
 //! The end of the process: what runs may finish, once.
 
 use dgx_gateway_testkit::client::RawClient;
+use http::Method;
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -107,7 +108,7 @@ async fn new_connections_are_served_until_the_grace_time_is_over() {
     let mut served = 0;
     while !gateway.log().contains("the listener is closed") {
         let Ok(mut client) = RawClient::connect(gateway.addr).await else { break };
-        client.request(&http::Method::GET, "/readyz", &[], b"").await.unwrap();
+        client.request(&Method::GET, "/readyz", &[], b"").await.unwrap();
         // a connection that comes with the end of the grace time may find the listener closed
         let Ok(answer) = soon("readiness", client.read_response()).await else { break };
         assert_eq!((answer.status.as_u16(), answer.header("connection")), (503, Some("close")));
@@ -168,4 +169,35 @@ async fn a_health_check_tells_the_three_states() {
     caller.end_chunks().await;
     assert_eq!(gateway.ended().await.code(), Some(0));
     assert_eq!([gateway.run(&["health"]).await, gateway.run(&["health", "--ready"]).await], [Some(1), Some(1)]);
+}
+
+#[tokio::test]
+async fn readiness_says_draining_during_the_grace_time_while_requests_are_served() {
+    let mut stage = Stage::open().await;
+    let mut gateway = Setup::with_upstream(stage.addr).server("drain_grace_seconds", 600).start().await;
+    let ready = async |path: &str| {
+        // a client of its own: the page is no error, though its status is 503
+        let mut client = RawClient::connect(gateway.addr).await.unwrap();
+        client.request(&Method::GET, path, &[], b"").await.unwrap();
+        let answer = soon("the page", client.read_response()).await.unwrap();
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        (answer.status.as_u16(), body["status"].clone(), body["ready"].clone(), body["degraded_reasons"].clone())
+    };
+    assert_eq!(ready("/readyz").await, (200, json!("ok"), json!(true), json!([])));
+    gateway.signal("TERM");
+    let draining = (503, json!("critical"), json!(false), json!(["draining"]));
+    until("it is not ready", async || ready("/readyz").await.0 == 503).await;
+    for path in ["/readyz", "/health/readiness"] {
+        assert_eq!(ready(path).await, draining, "{path}");
+    }
+    // it lives, and a request of somebody who has not looked yet is answered
+    assert_eq!(gateway.client().await.get("/healthz").await.status, 200);
+    let mut client = gateway.client().await;
+    client.send_chat(json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).to_string()).await;
+    stage.caller().await.answer(r#"{"id":"c","object":"chat.completion","created":1,"model":"x","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}"#).await;
+    assert!(client.answer().await.is_ok().says_close(), "and is told to go elsewhere");
+    assert_eq!(ready("/readyz").await, draining);
+    assert!(gateway.runs());
+    gateway.signal("TERM");
+    assert_eq!(gateway.ended().await.code(), Some(1));
 }

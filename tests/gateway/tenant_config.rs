@@ -3,6 +3,7 @@
 mod effects;
 mod endpoints;
 mod levels;
+mod operator;
 mod processes;
 
 use std::net::SocketAddr;

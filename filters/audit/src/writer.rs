@@ -29,6 +29,8 @@ pub(crate) struct Writer {
     lines: Vec<u8>,
     /// Records left out that the log has not told yet.
     dropped: u64,
+    /// The `keep_days` by which old files were removed last.
+    kept_days: u32,
     ticked: Instant,
 }
 
@@ -36,8 +38,9 @@ impl Writer {
     /// Opens the file, so that a directory that cannot be used stops the start.
     pub(crate) fn start(mut file: AuditFile, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
         file.look(shared.clock.wall())?;
-        file.remove_older(shared.keep_days.load(Ordering::Relaxed), shared.clock.wall());
-        let writer = Self { file, shared, lines: Vec::new(), dropped: 0, ticked: Instant::now() };
+        let kept_days = shared.keep_days.load(Ordering::Relaxed);
+        file.remove_older(kept_days, shared.clock.wall());
+        let writer = Self { file, shared, lines: Vec::new(), dropped: 0, kept_days, ticked: Instant::now() };
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run())
     }
 
@@ -74,8 +77,11 @@ impl Writer {
         self.shared.sum_up_refusals(taken.closing, &mut self.lines);
         self.append()?;
         let now = self.shared.clock.wall();
-        if self.file.look(now)? == Looked::Closed {
-            self.file.remove_older(self.shared.keep_days.load(Ordering::Relaxed), now);
+        let keep_days = self.shared.keep_days.load(Ordering::Relaxed);
+        // a reload that keeps less does not wait for the next file
+        if self.file.look(now)? == Looked::Closed || keep_days != self.kept_days {
+            self.file.remove_older(keep_days, now);
+            self.kept_days = keep_days;
         }
         self.file.sync()?;
         self.ticked = Instant::now();

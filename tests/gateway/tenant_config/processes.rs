@@ -1,11 +1,17 @@
 //! Several processes on one data directory, a kill, a database that cannot be written.
 
+use std::time::{Duration, Instant};
+
 use dgx_gateway_testkit::mock::{MockUpstream, Script};
+use http::Method;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::{get, put, set, tokens, with_models};
+use super::{ask, get, put, set, tokens, with_models};
 use crate::harness::{Gateway, until};
+
+/// Longest time until a change holds everywhere, as the contract says.
+const FOLLOWS: Duration = Duration::from_secs(5);
 
 async fn started() -> Gateway {
     let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
@@ -16,19 +22,46 @@ async fn top_k(gateway: &Gateway) -> i64 {
     get(gateway.addr, "acme-admin", "/rag_top_k").await.is_ok().json()["value"].as_i64().unwrap()
 }
 
+/// What `so` asks for holds for every request that begins later than the contract allows after this moment.
+async fn follows(what: &str, so: impl AsyncFn() -> bool) {
+    let changed = Instant::now();
+    loop {
+        let asked = changed.elapsed();
+        if so().await {
+            return;
+        }
+        assert!(asked < FOLLOWS, "a request that began {asked:?} after the change does not see it: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
-async fn another_process_on_the_same_data_follows_within_seconds() {
-    let one = started().await;
+async fn a_change_holds_in_another_process_on_the_same_data_within_five_seconds() {
+    let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();
+    let one = with_models(mock.addr()).tokens(tokens(&json!({}))).start().await;
     set(one.addr, "rag_top_k", "7").await;
     let other = one.beside().await;
     assert_eq!(top_k(&other).await, 7, "it starts with what is stored");
-    set(one.addr, "rag_top_k", "8").await;
-    until("the other process sees it", async || top_k(&other).await == 8).await;
-    set(other.addr, "rag_top_k", "9").await;
-    assert_eq!(top_k(&other).await, 9, "at once where it was set");
-    until("the first process sees it", async || top_k(&one).await == 9).await;
-    super::delete(one.addr, "acme-admin", "/rag_top_k").await;
-    until("the other process sees that it is gone", async || top_k(&other).await == 5).await;
+    // what a request is answered, not what the endpoint lists
+    let paints = async |gateway: &Gateway| {
+        let body = r#"{"model": "painter", "prompt": "a"}"#;
+        let answer = ask(gateway.addr, "acme-user", &Method::POST, "/v1/images/generations", body).await;
+        assert!([200, 403].contains(&answer.status), "{}", answer.text());
+        answer.status == 200
+    };
+    for (writes, reads) in [(&one, &other), (&other, &one)] {
+        assert!(paints(reads).await);
+        set(writes.addr, "image_gen_max_per_request", "0").await;
+        follows("images are off", async || !paints(reads).await).await;
+        assert!(!paints(writes).await, "at once where it was set");
+        super::delete(writes.addr, "acme-admin", "/image_gen_max_per_request").await;
+        follows("images are on again", async || paints(reads).await).await;
+        let all = r#"{"config": {"rag_top_k": 9, "tool_timeout_seconds": 7}}"#;
+        put(writes.addr, "acme-admin", "", all).await.is_ok();
+        follows("the list shows it", async || top_k(reads).await == 9).await;
+        set(writes.addr, "rag_top_k", "7").await;
+        follows("the list shows it again", async || top_k(reads).await == 7).await;
+    }
 }
 
 #[tokio::test]
