@@ -1,5 +1,7 @@
 //! What a call cost, as the client is told it: in the head of an answer, and in a stream before its end.
 
+mod speech;
+
 use std::time::Duration;
 
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};

@@ -68,7 +68,7 @@ fn was_cut_and_settled(gateway: &Gateway) {
     assert_eq!(settled, ("settled".to_owned(), Some("aborted".to_owned())));
     let log = gateway.log();
     let line = log.lines().find(|line| line.contains("\"outcome\":\"dropped\"")).unwrap_or_else(|| panic!("{log}"));
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
     assert_eq!((&line["route.name"], &line["http.method"]), (&json!("/v1/chat/completions"), &json!("POST")), "{line}");
     assert_eq!((&line["tenant.id"], line.get("http.status")), (&json!("default"), None), "{line}");
 }

@@ -224,6 +224,7 @@ pub struct ModelCall {
 #[derive(Debug, Default)]
 pub struct Meter {
     text_bytes: AtomicU64,
+    sound_bytes: AtomicU64,
     begun: AtomicBool,
     report: Mutex<Report>,
 }
@@ -237,7 +238,7 @@ pub struct Report {
     pub cost_usd: Option<String>,
     /// Images in the answer.
     pub images: u64,
-    /// Seconds of audio, if they were reported.
+    /// Seconds of audio, if they were reported, or a sound that the model made tells them.
     pub seconds: Option<Decimal>,
 }
 
@@ -250,6 +251,16 @@ impl Meter {
     /// Bytes of content, reasoning and tool-call arguments so far.
     pub fn text_bytes(&self) -> u64 {
         self.text_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Adds bytes of sound that a model made.
+    pub fn add_sound(&self, bytes: u64) {
+        self.sound_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of sound that a model made so far.
+    pub fn sound_bytes(&self) -> u64 {
+        self.sound_bytes.load(Ordering::Relaxed)
     }
 
     /// Notes that something of this answer leaves for the client.

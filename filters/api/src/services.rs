@@ -49,6 +49,9 @@ pub trait Pricing: Send + Sync {
     /// What a request with this one call costs, as far as the call has come, in the words of an answer.
     fn bill(&self, terms: &Terms, call: &ModelCall, meter: &Meter) -> ShownCost;
 
+    /// Whether a call has no price before the length of its audio is known.
+    fn by_seconds(&self, terms: &Terms, call: &ModelCall) -> bool;
+
     /// What a call that has ended counts, by the rules of its row in the ledger.
     fn spent(&self, terms: &Terms, call: &ModelCall, meter: &Meter, outcome: &Outcome) -> Spent;
 

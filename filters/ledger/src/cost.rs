@@ -13,7 +13,7 @@ use crate::rows::Status;
 
 /// Bytes of text that make one estimated token.
 const BYTES_PER_TOKEN: u64 = 4;
-/// Bytes of a recording that make one estimated second: 128 kbit/s, what common encoders write.
+/// Bytes of a recording, or of a sound that a model made, that make one estimated second: 128 kbit/s, what common encoders write.
 const BYTES_PER_SECOND: u64 = 16_000;
 /// Most dollars that a backend is believed for one call; a report of more counts as none.
 const MAX_DOLLARS: u32 = 1_000_000;
@@ -31,9 +31,9 @@ pub(crate) struct Tally {
     pub tokens_known: bool,
     /// Images in what was received.
     pub images: u64,
-    /// Seconds of audio: as reported, else estimated from the size of a recording.
+    /// Seconds of audio: as reported, or as a sound tells them, else estimated from the size of the recording or sound.
     pub seconds: Decimal,
-    /// Whether they were reported.
+    /// Whether they are no estimate.
     pub seconds_known: bool,
     /// Dollars, if they were reported.
     pub cost_usd: Option<Decimal>,
@@ -50,12 +50,13 @@ impl Tally {
             completion_tokens: meter.text_bytes().div_ceil(BYTES_PER_TOKEN),
             ..Usage::default()
         };
+        let audio_bytes = call.recording_bytes.saturating_add(meter.sound_bytes());
         Self {
             tokens_known: usage.is_some(),
             usage: usage.unwrap_or_else(estimate),
             images,
             seconds_known: seconds.is_some(),
-            seconds: seconds.unwrap_or_else(|| call.recording_bytes.div_ceil(BYTES_PER_SECOND).into()),
+            seconds: seconds.unwrap_or_else(|| audio_bytes.div_ceil(BYTES_PER_SECOND).into()),
             cost_usd: cost_usd.as_deref().and_then(reported).filter(|usd| *usd <= MAX_DOLLARS.into()),
         }
     }

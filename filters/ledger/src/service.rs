@@ -208,6 +208,12 @@ impl Pricing for Ledger {
         self.prices.worst_eur(terms, targets, worst)
     }
 
+    fn by_seconds(&self, terms: &Terms, call: &ModelCall) -> bool {
+        self.prices
+            .find(&call.backend_id, &call.upstream_model, terms.began)
+            .is_some_and(|entry| entry.prices.by_seconds())
+    }
+
     fn bill(&self, terms: &Terms, call: &ModelCall, meter: &Meter) -> ShownCost {
         let cost = self.prices.cost(call.into(), &Tally::of(call, meter), Status::Ok, terms);
         let bill = Bill::of(&[cost], terms);

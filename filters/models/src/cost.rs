@@ -18,6 +18,8 @@ const RATE: HeaderName = HeaderName::from_static("spass-cost-exchange-rate");
 const RATE_SOURCE: HeaderName = HeaderName::from_static("spass-cost-exchange-rate-source");
 /// In which LiteLLM reports what a call cost, in US dollars.
 const LITELLM: HeaderName = HeaderName::from_static("x-litellm-response-cost");
+/// The source of a cost that nobody knows yet.
+const UNKNOWN: &str = "unknown";
 /// Longest amount that is believed.
 const MAX_AMOUNT: usize = 32;
 
@@ -55,9 +57,11 @@ impl Account {
         self.pricing.bill(&self.terms, &self.call, &self.meter)
     }
 
-    /// Tells the cost in the head of an answer.
-    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
-        let bill = self.bill();
+    /// Tells the cost in the head of an answer. The head of a sound leaves before anybody knows how long it lasts.
+    pub(crate) fn tell(&self, headers: &mut HeaderMap, is_sound: bool) {
+        let is_open =
+            is_sound && self.meter.reported().cost_usd.is_none() && self.pricing.by_seconds(&self.terms, &self.call);
+        let bill = if is_open { ShownCost { source: UNKNOWN, amounts: None } } else { self.bill() };
         headers.insert(AVAILABLE, HeaderValue::from_static(if bill.amounts.is_some() { "true" } else { "false" }));
         headers.insert(SOURCE, HeaderValue::from_static(bill.source));
         let Some(amounts) = bill.amounts else { return };

@@ -249,7 +249,7 @@ impl Exchange for ModelsExchange {
             streaming::headers_of(self.media_type.clone().unwrap_or(JSON))
         };
         if let (None, Some(account)) = (&self.relay, &self.account) {
-            account.tell(&mut headers);
+            account.tell(&mut headers, self.sound.is_some());
         }
         for (name, value) in [(RESOLVED_MODEL, &entry.alias), (RESOLVED_BACKEND, &entry.backend.label)] {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -290,10 +290,7 @@ impl Exchange for ModelsExchange {
                 measured.chunk(&self.service.metrics.calls, self.service.clock.now());
             }
         } else if let Some(sound) = &mut self.sound {
-            sound.pass(part.as_ref());
-            if let (true, Some(account)) = (sound.left, &self.account) {
-                account.meter.begin();
-            }
+            sound.pass(part.as_ref(), self.account.as_ref().map(|account| &*account.meter));
         } else if let Some(answer) = self.answer.take() {
             *part = Some(answer.body);
         }

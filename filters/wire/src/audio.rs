@@ -1,5 +1,8 @@
-//! What the forms of the audio endpoints hold.
+//! What the forms of the audio endpoints hold, and how long a sound lasts.
 
+mod length;
+
+pub use self::length::SoundLength;
 use crate::multipart::Wanted;
 
 /// The part that holds the recording.

@@ -71,6 +71,10 @@ impl Pricing for CentPerToken {
         Terms { began: wall(NOON), rate: Decimal::ONE, rate_source, fx_markup: Decimal::ZERO, factor }
     }
 
+    fn by_seconds(&self, _terms: &Terms, _call: &ModelCall) -> bool {
+        false
+    }
+
     fn bill(&self, _terms: &Terms, _call: &ModelCall, _meter: &Meter) -> ShownCost {
         ShownCost { source: "computed", amounts: None }
     }
