@@ -6,6 +6,7 @@
 //! | Module | Does |
 //! |---|---|
 //! | [`config`] | reads the configuration file and checks what the core owns |
+//! | [`data_dir`] | sees to it that one gateway uses a data directory |
 //! | [`plugins`] | makes entries of a table from the kinds that plug-ins export |
 //! | [`registry`] | the only file that names plug-ins |
 //! | [`world`] | builds routes and services from one configuration |
@@ -25,6 +26,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod data_dir;
 pub mod notify;
 pub mod plugins;
 pub mod proxy;

@@ -21,13 +21,14 @@ use tokio::sync::Mutex;
 
 use crate::admin;
 use crate::config::{Config, LogFormat, LogSettings, Overrides};
+use crate::data_dir::{DataDir, DataDirError, Holder};
 use crate::notify::Notifier;
 use crate::plugins::Registry;
 use crate::registry::greeting;
 use crate::reload::service::{self, ReloadService};
 use crate::reload::{Reloader, Sources};
 use crate::shutdown::{DrainWatch, Draining};
-use crate::sockets::Sockets;
+use crate::sockets::{self, Sockets};
 use crate::telemetry::{self, CoreMetrics};
 use crate::upgrade::Successor;
 use crate::world::{World, WorldError};
@@ -52,6 +53,9 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error("the configuration is not valid")]
     Config(Vec<Problem>),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// A socket that was handed over cannot be used.
     #[error("socket {place} of LISTEN_FDS is no listening socket of TCP: {source}")]
     Inherited {
@@ -109,6 +113,8 @@ pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: Registry) -> Re
     let (config, prepared, _) = sources.load(&read, None).map_err(StartError::Config)?;
     let log = telemetry::init(&config.log);
     config.warn(SystemClock.wall());
+    let holder = if sockets::takes_over(ambient) { Holder::Successor } else { Holder::First };
+    let _data_dir = DataDir::take(&config.data_dir, holder)?;
     let metrics = prometheus::Registry::new();
     let mut env = BuildEnv::new(Arc::new(SystemClock), read, config.data_dir.clone(), metrics.clone());
     let core = CoreMetrics::register(&metrics)?;

@@ -48,6 +48,12 @@ impl Sockets {
     }
 }
 
+/// Whether another process waits for this one to take its place.
+#[must_use]
+pub fn takes_over(ambient: &Ambient) -> bool {
+    ambient.var("LISTEN_FDNAMES").is_some_and(|names| names.split(':').any(|name| name == READY))
+}
+
 fn take(handed: &mut ListenFd, place: usize) -> Result<TcpListener, StartError> {
     let taken = handed.take_tcp_listener(place).and_then(|listener| {
         let listener = listener.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;

@@ -8,11 +8,14 @@ pub(crate) mod tls;
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use command_fds::{CommandFdExt, FdMapping};
 use dgx_gateway_testkit::client::{H2Client, RawClient};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,6 +51,8 @@ pub(crate) struct Setup {
     more: serde_json::Map<String, Value>,
     /// Tokens file.
     tokens: Option<String>,
+    /// Price table.
+    prices: Option<Value>,
     /// Variables; an empty one is not set.
     variables: Vec<(&'static str, String)>,
     log: &'static str,
@@ -76,6 +81,7 @@ impl Setup {
             catalog: json!({"version": 1}),
             more: serde_json::Map::new(),
             tokens: None,
+            prices: None,
             variables: vec![],
             log: "debug",
         }
@@ -113,6 +119,12 @@ impl Setup {
     /// The content of `auth/tokens.yaml`.
     pub(crate) fn tokens(mut self, tokens: Value) -> Self {
         self.tokens = Some(tokens.to_string());
+        self
+    }
+
+    /// The content of `conf/pricing.yaml`.
+    pub(crate) fn prices(mut self, prices: Value) -> Self {
+        self.prices = Some(prices);
         self
     }
 
@@ -183,6 +195,9 @@ impl Setup {
         let mut catalog = self.catalog.clone();
         catalog["models"] = json!(self.models);
         write("conf/models.yaml", &catalog);
+        if let Some(prices) = &self.prices {
+            write("conf/pricing.yaml", prices);
+        }
         if let Some(tokens) = &self.tokens {
             std::fs::create_dir(dir.path().join("auth")).unwrap();
             std::fs::write(dir.path().join("auth/tokens.yaml"), tokens).unwrap();
@@ -191,16 +206,39 @@ impl Setup {
         Some(Gateway { child, addr, admin, dir: Arc::new(dir), setup: self.clone(), successors: vec![] })
     }
 
+    /// Starts on files that stand in a directory already.
+    pub(crate) async fn start_on(self, dir: Arc<TempDir>) -> Gateway {
+        let (setup, path) = (self.clone(), dir.path().to_owned());
+        let started = tokio::task::spawn_blocking(move || (0..STARTS).find_map(|_| setup.spawn(&path)));
+        let (child, addr, admin) = started.await.unwrap().expect("the gateway starts on some free port");
+        Gateway { child, addr, admin, dir, setup: self, successors: vec![] }.healthy().await
+    }
+
+    /// Runs the program in a directory, with the variables of this setup, to its end.
+    pub(crate) async fn run_in(&self, dir: &Path, arguments: &[&str]) -> Ran {
+        let (addr, admin) = free_addrs();
+        let mut command = self.command(dir, addr, admin);
+        command.args(arguments).stdin(Stdio::null());
+        let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = soon("the program ends", ended).await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        Ran { code: output.status.code(), said: String::from_utf8(said).unwrap() }
+    }
+
     /// Starts a process on what stands in a directory; `None` when a port was taken meanwhile.
     fn spawn(&self, dir: &Path) -> Option<(Child, SocketAddr, SocketAddr)> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
         let (addr, admin) = free_addrs();
-        let mut child =
-            self.command(dir, addr, admin).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        Self::started(self.command(dir, addr, admin), dir).map(|child| (child, addr, admin))
+    }
+
+    /// A process that listens; `None` when a port was taken meanwhile.
+    fn started(mut command: Command, dir: &Path) -> Option<Child> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
         if said.contains("listens on") {
-            return Some((child, addr, admin));
+            return Some(child);
         }
         child.wait().unwrap();
         let log = std::fs::read_to_string(dir.join("log")).unwrap();
@@ -226,6 +264,13 @@ impl Setup {
             .envs(self.variables.iter().map(|(name, value)| (*name, value)));
         command
     }
+}
+
+/// How a program ended, and what it said.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) said: String,
 }
 
 /// Two different addresses that were free a moment ago.
@@ -323,8 +368,18 @@ impl Gateway {
 
     /// Kills the process without warning, and starts another one on what it left behind.
     pub(crate) async fn killed_and_started_again(&mut self) {
+        self.killed();
+        self.started_again().await;
+    }
+
+    /// Kills the process without warning.
+    pub(crate) fn killed(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Starts another process on what one that has ended left behind.
+    pub(crate) async fn started_again(&mut self) {
         let (setup, dir) = (self.setup.clone(), self.dir.path().to_owned());
         let started = tokio::task::spawn_blocking(move || (0..STARTS).find_map(|_| setup.spawn(&dir)));
         (self.child, self.addr, self.admin) = started.await.unwrap().expect("the gateway starts again");
@@ -335,6 +390,11 @@ impl Gateway {
         let mut command = self.setup.command(self.dir.path(), self.addr, self.admin);
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
         tokio::task::spawn_blocking(move || command.status().unwrap().code()).await.unwrap()
+    }
+
+    /// Runs the program beside it, in its directory and with its variables; gives what it said.
+    pub(crate) async fn ran(&self, arguments: &[&str]) -> Ran {
+        self.setup.run_in(self.dir.path(), arguments).await
     }
 
     /// A file of its working directory.
@@ -369,11 +429,22 @@ impl Gateway {
         std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
     }
 
-    /// Starts a second process on the same files.
+    /// Starts a second process on the same files: one that takes over, as far as it knows, so that both go on.
     pub(crate) async fn beside(&self) -> Self {
         let (setup, dir) = (self.setup.clone(), Arc::clone(&self.dir));
         let started = tokio::task::spawn_blocking(move || {
-            (0..STARTS).find_map(|_| Some((setup.spawn(dir.path())?, Arc::clone(&dir), setup.clone())))
+            let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+            let [addr, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+            let [public, administration] = listeners.map(OwnedFd::from);
+            let ready = OwnedFd::from(UnixDatagram::unbound().unwrap());
+            let mappings = [public, administration, ready].into_iter().zip(3..);
+            let mut command = setup.command(dir.path(), addr, admin);
+            command
+                .env("LISTEN_FDS", "3")
+                .env("LISTEN_FDNAMES", "public:admin:ready")
+                .fd_mappings(mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect())
+                .unwrap();
+            Setup::started(command, dir.path()).map(|child| ((child, addr, admin), Arc::clone(&dir), setup.clone()))
         });
         let ((child, addr, admin), dir, setup) = started.await.unwrap().expect("a second gateway starts");
         Self { child, addr, admin, dir, setup, successors: vec![] }.healthy().await
