@@ -162,6 +162,16 @@ pub fn document(overrides: &Overrides, ambient: &Ambient) -> Result<Mapping, Vec
     read(overrides, ambient).map(|(_, document)| document)
 }
 
+/// Where the file is, or would be.
+#[must_use]
+pub fn place(overrides: &Overrides, ambient: &Ambient) -> PathBuf {
+    named(overrides, ambient).unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
+}
+
+fn named(overrides: &Overrides, ambient: &Ambient) -> Option<PathBuf> {
+    overrides.config.clone().or_else(|| ambient.var("DGX_GATEWAY_CONFIG").map(PathBuf::from))
+}
+
 fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<ConfigFile>, Mapping), Vec<Problem>> {
     let Some(file) = find(overrides, ambient)? else { return Ok((None, Mapping::new())) };
     let document = parse(&file.text, &file.path, ambient)?;
@@ -170,8 +180,7 @@ fn read(overrides: &Overrides, ambient: &Ambient) -> Result<(Option<ConfigFile>,
 
 /// The file and its text; `None` when none was named and there is none.
 fn find(overrides: &Overrides, ambient: &Ambient) -> Result<Option<ConfigFile>, Vec<Problem>> {
-    let named = overrides.config.clone().or_else(|| ambient.var("DGX_GATEWAY_CONFIG").map(PathBuf::from));
-    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+    let (named, path) = (named(overrides, ambient), place(overrides, ambient));
     match ambient.config_file(&path) {
         Ok(Some(text)) => Ok(Some(ConfigFile { path, text })),
         Ok(None) if named.is_none() => Ok(None),

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod backup;
 mod health;
 mod schema;
 mod show;
@@ -29,6 +30,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Copies everything that the gateway keeps, while it runs, to a new directory.
+    Backup {
+        /// The directory: new, or empty.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Checks all configuration files and prints every problem.
     Check,
     /// Describes the configuration files.
@@ -41,6 +48,12 @@ enum Command {
         /// Whether it can serve, and not only whether it runs.
         #[arg(long)]
         ready: bool,
+    },
+    /// Puts a backup in place of an empty data directory. The gateway must not run.
+    Restore {
+        /// The directory that `backup` made.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
     },
     /// Runs the gateway (the default).
     Serve,
@@ -85,9 +98,11 @@ fn main() -> ExitCode {
     let overrides = Overrides { config: cli.config };
     let ambient = Ambient::new(std::env::vars());
     match cli.command.unwrap_or(Command::Serve) {
+        Command::Backup { directory } => backup::backup(&directory, &overrides, &ambient),
         Command::Check => check(&overrides, &ambient),
         Command::Config { what } => describe(&what, &overrides, &ambient),
         Command::Health { ready } => health(ready, &overrides, &ambient),
+        Command::Restore { directory } => backup::restore(&directory, &overrides, &ambient),
         Command::Serve => serve(&overrides, &ambient),
         Command::Token { what } => token::run(&what, &overrides, &ambient),
         Command::Version { json } => print_version(json),

@@ -26,6 +26,8 @@ pub struct ServiceEntry {
     pub name: &'static str,
     /// Its top-level keys.
     pub keys: &'static [&'static str],
+    /// Tables that it keeps: owner and newest version.
+    pub tables: &'static [(&'static str, usize)],
     /// Checks its section of the file, and offers what it read to cross checks.
     pub check: CheckService,
     /// JSON Schema of its section.
@@ -94,6 +96,7 @@ impl Registry {
         self.services.push(ServiceEntry {
             name: S::NAME,
             keys: S::KEYS,
+            tables: S::TABLES,
             check: check_service::<S>,
             schema: || schemars::schema_for!(S::Settings),
         });
@@ -144,6 +147,11 @@ impl Registry {
     #[must_use]
     pub fn dialect_named(&self, name: &str) -> Option<Arc<dyn ErrorRenderer>> {
         self.dialects.iter().find(|(known, _)| *known == name).map(|(_, renderer)| Arc::clone(renderer))
+    }
+
+    /// Owners of tables, and the newest versions of their schemas.
+    pub fn tables(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.services.iter().flat_map(|service| service.tables.iter().copied())
     }
 
     /// The top-level keys of all services.

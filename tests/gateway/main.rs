@@ -32,6 +32,8 @@ mod cors;
 #[cfg(test)]
 mod cost;
 #[cfg(test)]
+mod data;
+#[cfg(test)]
 mod dialects;
 #[cfg(test)]
 mod early;

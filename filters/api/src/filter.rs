@@ -222,6 +222,9 @@ pub trait ServiceKind: 'static {
     const NAME: &'static str;
     /// The top-level keys it owns. `Settings` is read from a mapping of just these.
     const KEYS: &'static [&'static str];
+    /// The tables that it keeps in databases: their owner as the store knows it, and the newest version of their schema. A
+    /// backup of tables that are newer than this, or that nobody here keeps, is not restored.
+    const TABLES: &'static [(&'static str, usize)] = &[];
     /// File shape; unknown keys refused.
     type Settings: DeserializeOwned + JsonSchema + Default;
     /// In range, parsed, ready. May come from further files that the settings name.

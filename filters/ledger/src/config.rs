@@ -100,6 +100,7 @@ pub enum Durability {
 impl ServiceKind for Service {
     const NAME: &'static str = "ledger";
     const KEYS: &'static [&'static str] = &["fx", "ledger", "pricing_file"];
+    const TABLES: &'static [(&'static str, usize)] = &[("ledger", crate::rows::STEPS.len())];
     type Settings = Settings;
     type Checked = Checked;
 

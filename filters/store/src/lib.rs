@@ -15,12 +15,14 @@
 //! | Module | Holds |
 //! |---|---|
 //! | `config` | the key `storage` and the service behind it |
+//! | [`copy`] | a copy of a database while others write to it |
 //! | `migrate` | schema versions by owner |
 //! | `queue` | what waits to be written |
 //! | `store` | the handle: slots, receipts, readers |
 //! | `writer` | the thread |
 
 mod config;
+pub mod copy;
 mod migrate;
 mod queue;
 mod store;

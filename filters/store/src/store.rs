@@ -18,7 +18,7 @@ const SLOT_WAIT: Duration = Duration::from_secs(1);
 /// Statements that a connection keeps prepared: more than all parts together have.
 const STATEMENTS: usize = 256;
 /// How long a connection waits for another process that writes.
-const BUSY: Duration = Duration::from_secs(5);
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// Some SQL. It may run more than once, each time in a transaction that begins anew.
 pub type Work = Box<dyn FnMut(&Connection) -> rusqlite::Result<()> + Send>;
@@ -232,7 +232,7 @@ fn make_private(directory: &Path) -> std::io::Result<()> {
 /// A file that is there is not opened: closing any handle of it takes away the locks by which SQLite tells other
 /// processes that this one uses the database (POSIX locks belong to the process). The next process that leaves the
 /// database would then take itself for the last one, and remove the log that this one writes to.
-fn create_private(path: &Path) -> std::io::Result<()> {
+pub(crate) fn create_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),

@@ -24,6 +24,7 @@ pub struct Settings {}
 impl ServiceKind for Service {
     const NAME: &'static str = "tenant-config";
     const KEYS: &'static [&'static str] = &[];
+    const TABLES: &'static [(&'static str, usize)] = &[("tenant-config", crate::rows::STEPS.len())];
     type Settings = Settings;
     type Checked = Process;
 

@@ -43,6 +43,7 @@ pub(super) struct Lasting {
 impl ServiceKind for BudgetService {
     const NAME: &'static str = "budgets";
     const KEYS: &'static [&'static str] = &[];
+    const TABLES: &'static [(&'static str, usize)] = &[("limits", shared::STEPS.len())];
     type Settings = NoSettings;
     type Checked = ();
 

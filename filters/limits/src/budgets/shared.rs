@@ -18,7 +18,7 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-pub(super) use self::keeper::{SharedBudgets, node};
+pub(super) use self::keeper::{STEPS, SharedBudgets, node};
 pub(super) use self::names::Names;
 pub(crate) use self::script::{BudgetScript, BudgetStep, Line as BudgetLine, Reply as BudgetReply};
 

@@ -40,13 +40,15 @@ const KEEP_AFTER: Duration = Duration::from_secs(2 * 3600);
 /// replaced.
 const TRIES: usize = 3;
 
+/// Migrations.
+pub(in crate::budgets) const STEPS: [&str; 1] = ["CREATE TABLE limits_node (id TEXT NOT NULL) STRICT"];
+
 /// The name of this process among those that share a store: that of its data directory, so that the next process on
 /// it takes the place of this one.
 pub(in crate::budgets) fn node(env: &BuildEnv) -> Result<String, BuildError> {
-    const TABLE: &str = "CREATE TABLE limits_node (id TEXT NOT NULL) STRICT";
     let store = env.service::<Store>()?;
     let named = || -> Result<String, StoreError> {
-        store.migrate("limits", &[TABLE])?;
+        store.migrate("limits", &STEPS)?;
         let connection = store.maintenance()?;
         connection.execute(
             "INSERT INTO limits_node SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM limits_node)",
