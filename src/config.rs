@@ -99,7 +99,7 @@ impl Config {
         });
         let server = Server::check(core.server, ambient, &mut problems);
         let log = LogSettings::check(core.log, ambient, &mut problems);
-        let routes = route::check_all(core.routes, "routes", &mut problems);
+        let routes = route::check_all(core.routes, "routes", ambient, &mut problems);
         let data_dir = ambient.var("DGX_GATEWAY_DATA_DIR").map(PathBuf::from).or(core.data_dir);
         let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("data"));
         if let Some(file) = &file {
@@ -140,7 +140,7 @@ pub fn parse_routes(yaml: &str) -> Result<Vec<RouteSpec>, Vec<Problem>> {
     let raw: Vec<RouteFile> =
         serde_yaml::from_str(yaml).map_err(|error| vec![Problem::at("routes", error.to_string())])?;
     let mut problems = Vec::new();
-    let routes = route::check_all(raw, "routes", &mut problems);
+    let routes = route::check_all(raw, "routes", &Ambient::default(), &mut problems);
     if problems.is_empty() { Ok(routes) } else { Err(problems) }
 }
 

@@ -41,7 +41,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult};
+use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, HttpVersion};
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Outcome, RequestInfo, Rope, Traffic};
 use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -237,6 +237,10 @@ impl ProxyHttp for Gateway {
         };
         let client: &http::request::Parts = session.req_header();
         let version = head.version;
+        if upstream.version == HttpVersion::Http2 && version != Version::HTTP_2 {
+            // without a word about protocols in its handshake the engine takes it for one of HTTP/1.1
+            return Error::e_explain(ErrorType::ConnectError, "the upstream does not say that it speaks HTTP/2");
+        }
         let framing = match ctx.replay.as_ref().map(ReplayHandle::length) {
             Some(Length::Known(length)) => Framing::Replayed(length),
             Some(Length::Unknown) => Framing::Unsized,

@@ -246,7 +246,7 @@ fn build_routes(
 }
 
 fn fixed(end: FixedEnd) -> Fixed {
-    let FixedEnd { url, forward_headers, http2, websocket, idle } = end;
+    let FixedEnd { url, authorities, forward_headers, http2, websocket, idle } = end;
     let tls = url.scheme_str() == Some("https");
     let host: Arc<str> = url.host().unwrap_or_default().into();
     let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
@@ -254,6 +254,7 @@ fn fixed(end: FixedEnd) -> Fixed {
         label: host.clone(),
         address: Address::Tcp { host, port, tls },
         version: if http2 { HttpVersion::Http2 } else { HttpVersion::Http1 },
+        authorities,
         connect_timeout: FIXED_CONNECT_TIMEOUT,
         slots: None,
     });

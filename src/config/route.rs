@@ -1,8 +1,12 @@
 //! Key `routes`: which filters a path passes, and where it ends.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dgx_gateway_filter::Problem;
+use dgx_gateway_filter::ambient::Ambient;
+use dgx_gateway_filter::certificates::Authorities;
 use http::{HeaderName, Method};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,6 +38,9 @@ pub struct RouteFile {
     /// Whether the body is an upload: then `server.max_upload_bytes` is its limit. Default false.
     #[serde(default)]
     pub upload: bool,
+    /// PEM file with the authorities that a URL upstream over `https` is checked against, instead of those that the system
+    /// trusts. A change of it brings a reload.
+    pub ca_file: Option<PathBuf>,
     /// Request headers that a URL upstream receives, besides framing and tracing headers. Credentials (`authorization`,
     /// `cookie`, `x-api-key`), `spass-*` and headers that belong to one connection cannot be listed.
     #[serde(default)]
@@ -84,6 +91,8 @@ pub enum RouteEnd {
 pub struct FixedEnd {
     /// `http` or `https` URL; its path is put before that of the request.
     pub url: http::Uri,
+    /// Whom it is checked against, if not against whom the system trusts.
+    pub authorities: Option<Arc<Authorities>>,
     /// Request headers that are passed on.
     pub forward_headers: Vec<HeaderName>,
     /// Whether it speaks HTTP/2.
@@ -115,15 +124,20 @@ pub struct RouteSpec {
     pub end: RouteEnd,
 }
 
-pub(super) fn check_all(routes: Vec<RouteFile>, key: &str, problems: &mut Vec<Problem>) -> Vec<RouteSpec> {
+pub(super) fn check_all(
+    routes: Vec<RouteFile>,
+    key: &str,
+    ambient: &Ambient,
+    problems: &mut Vec<Problem>,
+) -> Vec<RouteSpec> {
     routes
         .into_iter()
         .enumerate()
-        .filter_map(|(index, route)| check(route, &format!("{key}[{index}]"), problems))
+        .filter_map(|(index, route)| check(route, &format!("{key}[{index}]"), ambient, problems))
         .collect()
 }
 
-fn check(mut route: RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option<RouteSpec> {
+fn check(mut route: RouteFile, key: &str, ambient: &Ambient, problems: &mut Vec<Problem>) -> Option<RouteSpec> {
     let before = problems.len();
     if !route.path.starts_with('/') {
         problems.push(Problem::at(format!("{key}.path"), "must begin with /"));
@@ -150,7 +164,7 @@ fn check(mut route: RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option
     if route.upload && max_body_bytes.is_some() {
         problems.push(Problem::at(format!("{key}.max_body_bytes"), "an upload is limited by server.max_upload_bytes"));
     }
-    let end = route_end(&route, key, problems);
+    let end = route_end(&route, key, ambient, problems);
     let end = end.filter(|_| problems.len() == before)?;
     Some(RouteSpec {
         path: route.path,
@@ -175,17 +189,18 @@ fn filter_entry(value: Value) -> Option<FilterEntry> {
     }
 }
 
-fn route_end(route: &RouteFile, key: &str, problems: &mut Vec<Problem>) -> Option<RouteEnd> {
+fn route_end(route: &RouteFile, key: &str, ambient: &Ambient, problems: &mut Vec<Problem>) -> Option<RouteEnd> {
     let end = match (&route.endpoint, &route.upstream) {
         (Some(name), None) => RouteEnd::Endpoint(name.clone()),
         (None, Some(word)) if word == "planned" => RouteEnd::Planned,
-        (None, Some(url)) => return fixed_end(route, url, key, problems).map(RouteEnd::Fixed),
+        (None, Some(url)) => return fixed_end(route, url, key, ambient, problems).map(RouteEnd::Fixed),
         _ => {
             problems.push(Problem::at(key, "needs exactly one of `endpoint` and `upstream`"));
             return None;
         }
     };
     let given = [
+        ("ca_file", route.ca_file.is_some()),
         ("http2", route.http2),
         ("upgrade", !route.upgrade.is_empty()),
         ("idle_timeout_seconds", route.idle_timeout_seconds.is_some()),
@@ -196,13 +211,28 @@ fn route_end(route: &RouteFile, key: &str, problems: &mut Vec<Problem>) -> Optio
     Some(end)
 }
 
-fn fixed_end(route: &RouteFile, url: &str, key: &str, problems: &mut Vec<Problem>) -> Option<FixedEnd> {
+fn fixed_end(
+    route: &RouteFile,
+    url: &str,
+    key: &str,
+    ambient: &Ambient,
+    problems: &mut Vec<Problem>,
+) -> Option<FixedEnd> {
     let url: Option<http::Uri> = url.parse().ok();
     let url = url.filter(|url| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some());
     let forward_headers = forward(&route.forward_headers, key, problems);
     if url.is_none() {
         problems.push(Problem::at(format!("{key}.upstream"), "must be `planned` or an http or https URL"));
     }
+    let ca_key = format!("{key}.ca_file");
+    let authorities = match &route.ca_file {
+        Some(_) if url.as_ref().is_some_and(|url| url.scheme_str() == Some("http")) => {
+            problems.push(Problem::at(ca_key, "needs an `upstream` that is an https URL"));
+            None
+        }
+        Some(path) => Authorities::load(path, &ca_key, ambient, problems),
+        None => None,
+    };
     let websocket = route.upgrade.contains(&UpgradeProtocol::Websocket);
     if websocket && route.http2 {
         problems.push(Problem::at(format!("{key}.upgrade"), "is for HTTP/1.1 and excludes `http2`"));
@@ -211,7 +241,7 @@ fn fixed_end(route: &RouteFile, url: &str, key: &str, problems: &mut Vec<Problem
         problems.push(Problem::at(format!("{key}.idle_timeout_seconds"), "must be a whole number from 1 to 86400"));
     }
     let idle = route.idle_timeout_seconds.map(Duration::from_secs);
-    Some(FixedEnd { url: url?, forward_headers, http2: route.http2, websocket, idle })
+    Some(FixedEnd { url: url?, authorities, forward_headers, http2: route.http2, websocket, idle })
 }
 
 /// Header names that may pass. Framing and hop-by-hop headers are the core's own: a second source of them would let
@@ -265,7 +295,7 @@ mod tests {
 
     fn keys(yaml: &str) -> Vec<String> {
         let mut problems = Vec::new();
-        check_all(serde_yaml::from_str(yaml).unwrap(), "routes", &mut problems);
+        check_all(serde_yaml::from_str(yaml).unwrap(), "routes", &Ambient::default(), &mut problems);
         problems.into_iter().map(|problem| problem.key).collect()
     }
 
@@ -280,6 +310,16 @@ mod tests {
         }
         let planned = "[{path: /a, methods: [GET], upstream: planned, http2: true, upgrade: [websocket]}]";
         assert_eq!(keys(planned), ["routes[0].http2", "routes[0].upgrade"]);
+    }
+
+    #[test]
+    fn authorities_are_for_https_alone() {
+        let route = |upstream: &str| {
+            keys(&format!("[{{path: /a, methods: [GET], upstream: '{upstream}', ca_file: /nonexistent/ca.pem}}]"))
+        };
+        for upstream in ["http://h", "https://h", "planned"] {
+            assert_eq!(route(upstream), ["routes[0].ca_file"], "{upstream}");
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub fn to_upstream(headers: &HeaderMap) -> Option<HeaderMap> {
         label: "first".into(),
         address: Address::Tcp { host: "192.0.2.1".into(), port: 80, tls: false },
         version: HttpVersion::Http1,
+        authorities: None,
         connect_timeout: limit,
         slots: None,
     };

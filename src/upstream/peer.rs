@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
+use pingora::protocols::tls::CaType;
+use pingora::tls::CertificateDer;
 use pingora::upstreams::peer::{HttpPeer, Peer};
+use pingora::utils::tls::{WrappedX509, parse_x509};
 
 use super::embedded::EmbeddedConnector;
 use super::pipe::{Flow, PipeConnector};
@@ -38,7 +41,9 @@ pub async fn peer(upstream: &Arc<Upstream>, resolver: &Resolver) -> std::io::Res
         }
         Address::Tcp { host, port, tls } => {
             let address = resolver.resolve(host, *port).await?;
-            HttpPeer::new(address, *tls, host.to_string())
+            // an address of IPv6 stands in brackets in a URL, and without them in a certificate
+            let name = host.trim_start_matches('[').trim_end_matches(']');
+            HttpPeer::new(address, *tls, name.to_owned())
         }
     };
     // connections of different upstreams never mix in the pool, even on one address
@@ -51,6 +56,9 @@ pub async fn peer(upstream: &Arc<Upstream>, resolver: &Resolver) -> std::io::Res
     options.max_h2_streams = MOST_H2_STREAMS as usize;
     options.h2_stream_window_size = Some(H2_STREAM_WINDOW);
     options.h2_connection_window_size = Some(H2_CONNECTION_WINDOW);
+    if let Some(authorities) = &upstream.authorities {
+        options.ca = Some(Arc::clone(&authorities.made(engine_form).0));
+    }
     match upstream.version {
         HttpVersion::Http1 => options.set_http_version(1, 1),
         HttpVersion::Http2 => options.set_http_version(2, 2),
@@ -69,10 +77,20 @@ pub(crate) fn connect_apart(peer: &mut HttpPeer, flow: Arc<Flow>) {
     peer.options.custom_l4 = Some(Arc::new(PipeConnector { flow, address }));
 }
 
+/// Authorities as the engine wants them.
+struct EngineForm(Arc<CaType>);
+
+fn engine_form(certificates: &[CertificateDer<'static>]) -> EngineForm {
+    // the engine's reader is the one that read them when they were loaded, so this cannot fail
+    EngineForm(certificates.iter().map(|one| WrappedX509::new(one.to_vec(), parse_x509)).collect())
+}
+
 fn group_key(upstream: &Upstream) -> u64 {
     let mut hasher = DefaultHasher::new();
     upstream.label.hash(&mut hasher);
     upstream.version.eq(&HttpVersion::Http2).hash(&mut hasher);
+    // a connection that was made when others were believed is not used any more
+    upstream.authorities.as_ref().map(|authorities| authorities.digest()).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -85,6 +103,7 @@ mod tests {
             label: host.into(),
             address: Address::Tcp { host: host.into(), port: 443, tls },
             version: HttpVersion::Http1,
+            authorities: None,
             connect_timeout: Duration::from_secs(1),
             slots: None,
         })
@@ -95,6 +114,11 @@ mod tests {
         let peer = peer(&upstream("localhost", true), &Resolver::default()).await.unwrap();
         assert_eq!(peer.sni(), "localhost");
         assert!(peer.verify_cert() && peer.verify_hostname());
+    }
+
+    #[tokio::test]
+    async fn an_address_of_ipv6_is_the_name_without_its_brackets() {
+        assert_eq!(peer(&upstream("[::1]", true), &Resolver::default()).await.unwrap().sni(), "::1");
     }
 
     #[tokio::test]

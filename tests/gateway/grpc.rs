@@ -25,20 +25,20 @@ const LEFT: Duration = Duration::from_millis(1000);
 const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
 
 /// An upstream of HTTP/2; each call goes to the test.
-struct Service {
-    addr: SocketAddr,
+pub(crate) struct Service {
+    pub(crate) addr: SocketAddr,
     calls: mpsc::Receiver<Call>,
     accepting: AbortHandle,
 }
 
-struct Call {
-    head: http::request::Parts,
+pub(crate) struct Call {
+    pub(crate) head: http::request::Parts,
     receiving: RecvStream,
     respond: SendResponse<Bytes>,
 }
 
 impl Service {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, calls) = mpsc::channel(64);
@@ -59,7 +59,7 @@ impl Service {
         Self { addr, calls, accepting }
     }
 
-    async fn call(&mut self) -> Call {
+    pub(crate) async fn call(&mut self) -> Call {
         soon("a call at the upstream", self.calls.recv()).await.unwrap()
     }
 }
@@ -71,12 +71,12 @@ impl Drop for Service {
 }
 
 impl Call {
-    fn answer(&mut self) -> SendStream<Bytes> {
+    pub(crate) fn answer(&mut self) -> SendStream<Bytes> {
         let head = Response::builder().header(GRPC.0, GRPC.1).header("x-initial", "1");
         self.respond.send_response(head.body(()).unwrap(), false).unwrap()
     }
 
-    async fn read(&mut self) -> Option<Bytes> {
+    pub(crate) async fn read(&mut self) -> Option<Bytes> {
         let piece = soon("a piece of the request", self.receiving.data()).await?.unwrap();
         self.receiving.flow_control().release_capacity(piece.len()).unwrap();
         Some(piece)
@@ -97,7 +97,7 @@ impl Call {
     }
 }
 
-async fn send(stream: &mut SendStream<Bytes>, bytes: &[u8]) {
+pub(crate) async fn send(stream: &mut SendStream<Bytes>, bytes: &[u8]) {
     let mut rest = Bytes::copy_from_slice(bytes);
     while !rest.is_empty() {
         stream.reserve_capacity(rest.len());
@@ -106,7 +106,7 @@ async fn send(stream: &mut SendStream<Bytes>, bytes: &[u8]) {
     }
 }
 
-fn trailers(status: &'static str) -> HeaderMap {
+pub(crate) fn trailers(status: &'static str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static(status));
     trailers.insert("x-trailing", HeaderValue::from_static("last"));

@@ -5,6 +5,7 @@ mod life;
 mod speaks;
 mod strangers;
 mod swap;
+mod upstreams;
 
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -76,7 +76,7 @@ pub enum BadCertificates {
 pub struct Authorities {
     certificates: Vec<CertificateDer<'static>>,
     digest: u64,
-    made: OnceLock<Arc<dyn Any + Send + Sync>>,
+    made: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Authorities {
@@ -95,7 +95,7 @@ impl Authorities {
     fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
         let mut hasher = DefaultHasher::new();
         certificates.hash(&mut hasher);
-        Self { digest: hasher.finish(), certificates, made: OnceLock::new() }
+        Self { digest: hasher.finish(), certificates, made: Mutex::default() }
     }
 
     /// The certificates; at least one.
@@ -110,10 +110,15 @@ impl Authorities {
         self.digest
     }
 
-    /// The form in which whoever connects wants them. It is made once; only one form can be asked for.
-    pub fn made<T: Send + Sync + 'static>(&self, make: impl FnOnce(&[CertificateDer<'static>]) -> T) -> Option<Arc<T>> {
-        let made = self.made.get_or_init(|| Arc::new(make(&self.certificates)));
-        Arc::clone(made).downcast().ok()
+    /// The form in which whoever connects wants them. Each type is made once.
+    pub fn made<T: Send + Sync + 'static>(&self, make: impl FnOnce(&[CertificateDer<'static>]) -> T) -> Arc<T> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = made.iter().find_map(|known| Arc::clone(known).downcast().ok()) {
+            return known;
+        }
+        let new = Arc::new(make(&self.certificates));
+        made.push(Arc::clone(&new) as Arc<dyn Any + Send + Sync>);
+        new
     }
 }
 
@@ -166,10 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn the_form_is_made_once() {
+    fn each_form_is_made_once() {
         let authorities = Authorities::new(certificates(&pem()).unwrap());
-        assert_eq!(*authorities.made(<[_]>::len).unwrap(), 1);
-        assert_eq!(*authorities.made(|_| 7_usize).unwrap(), 1);
+        assert_eq!(*authorities.made(<[_]>::len), 1);
+        assert_eq!(*authorities.made(|_| 'a'), 'a');
+        assert_eq!((*authorities.made(|_| 7_usize), *authorities.made(|_| 'b')), (1, 'a'));
         assert_ne!(authorities.digest(), Authorities::new(certificates(&pem()).unwrap()).digest());
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use crate::body::{Patch, Rope};
+use crate::certificates::Authorities;
 use crate::error::FilterError;
 use crate::exchange::ResponseHead;
 
@@ -53,7 +54,7 @@ pub enum HttpVersion {
     /// HTTP/1.1.
     #[default]
     Http1,
-    /// HTTP/2, by prior knowledge in cleartext.
+    /// HTTP/2: by prior knowledge in cleartext, negotiated over TLS.
     Http2,
 }
 
@@ -66,6 +67,8 @@ pub struct Upstream {
     pub address: Address,
     /// What it speaks.
     pub version: HttpVersion,
+    /// Whom it is checked against, over TLS; `None`: the authorities that the system trusts.
+    pub authorities: Option<Arc<Authorities>>,
     /// Longest time for connect and TLS together.
     pub connect_timeout: Duration,
     /// Most calls that it is given at the same time, over all requests; `None`: no limit.
@@ -250,6 +253,7 @@ mod tests {
             label: "u".into(),
             address: Address::Tcp { host: "localhost".into(), port: 1, tls: false },
             version: HttpVersion::Http1,
+            authorities: None,
             connect_timeout: Duration::from_secs(1),
             slots: None,
         });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::budget::UsageHistory;
+use dgx_gateway_filter::certificates::Authorities;
 use dgx_gateway_filter::services::Pricing;
 use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BuildEnv, BuildError, Problem, ServiceKind};
@@ -41,6 +42,9 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FxSettings {
+    /// PEM file with the authorities that the server of `url` is checked against, instead of those that the system trusts;
+    /// needs an `https` URL. A change of it brings a reload. Default null.
+    pub ca_file: Option<PathBuf>,
     /// File with the daily reference rates of the ECB (XML), kept up to date by something else. Default null. Set this or
     /// `url`.
     pub file: Option<PathBuf>,
@@ -109,7 +113,7 @@ impl ServiceKind for Service {
         let pricing_file = settings.pricing_file.unwrap_or_else(|| PathBuf::from(PRICING_FILE));
         let prices = prices::file::load(&pricing_file, ambient, &mut problems);
         let fx_markup = markup(settings.fx.markup.as_ref(), ambient, &mut problems);
-        let fx = rules(settings.fx, &mut problems);
+        let fx = rules(settings.fx, ambient, &mut problems);
         let durability = settings.ledger.durability.unwrap_or_default();
         if problems.is_empty() { Ok(Checked { durability, prices, fx_markup, fx }) } else { Err(problems) }
     }
@@ -147,7 +151,7 @@ fn markup(file: Option<&Share>, ambient: &Ambient, problems: &mut Vec<Problem>) 
 }
 
 /// Where rates come from, and how old they may be.
-fn rules(file: FxSettings, problems: &mut Vec<Problem>) -> Rules {
+fn rules(file: FxSettings, ambient: &Ambient, problems: &mut Vec<Problem>) -> Rules {
     let mut in_range = |key: &str, value: Option<u32>, default: u32, most: u32| {
         let value = value.unwrap_or(default);
         if !(1..=most).contains(&value) {
@@ -157,6 +161,15 @@ fn rules(file: FxSettings, problems: &mut Vec<Problem>) -> Rules {
     };
     let refresh_hours = in_range("fx.refresh_hours", file.refresh_hours, 12, 168);
     let max_age_days = in_range("fx.max_age_days", file.max_age_days, 7, 36_500);
+    let secure = file.url.as_ref().is_some_and(|url| url.starts_with("https://"));
+    let authorities = match &file.ca_file {
+        Some(_) if !secure => {
+            problems.push(Problem::at("fx.ca_file", "needs an fx.url that begins with https://"));
+            None
+        }
+        Some(path) => Authorities::load(path, "fx.ca_file", ambient, problems),
+        None => None,
+    };
     let source = match (file.url, file.file) {
         (Some(_), Some(_)) => {
             problems.push(Problem::at("fx.url", "set this or fx.file, not both"));
@@ -166,7 +179,7 @@ fn rules(file: FxSettings, problems: &mut Vec<Problem>) -> Rules {
             if !fx::is_url(&url) {
                 problems.push(Problem::at("fx.url", "must be a URL that begins with http:// or https://"));
             }
-            Some(Source::Url(url))
+            Some(Source::Url(url, authorities))
         }
         (None, file) => file.map(Source::File),
     };

@@ -50,6 +50,7 @@ impl CountFilter {
             label: ESTIMATE.into(),
             address: Address::Embedded(Arc::new(Router::new().fallback(echo))),
             version: HttpVersion::Http1,
+            authorities: None,
             connect_timeout: Duration::from_secs(1),
             slots: None,
         };

@@ -37,6 +37,7 @@ pub(crate) fn usual(litellm_key: Option<String>, demo: bool) -> Vec<BackendFile>
         domain: Domain::Local,
         base_url,
         api_key: (kind == BackendKind::Litellm).then(|| litellm_key.clone()).flatten(),
+        ca_file: None,
         protocols: None,
         http2: None,
         connect_timeout_ms: None,
@@ -213,7 +214,8 @@ mod tests {
 
     fn backends() -> Vec<Arc<Backend>> {
         let files = usual(None, false);
-        let build = |file| crate::backend::check(file, "b", 1, &EmbeddedUpstreams::default(), &mut Vec::new()).unwrap();
+        let build =
+            |file| crate::backend::check(file, "b", 1, &EmbeddedUpstreams::default(), None, &mut Vec::new()).unwrap();
         files.iter().map(|file| Arc::new(build(file))).collect()
     }
 

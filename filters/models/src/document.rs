@@ -161,7 +161,7 @@ impl Document {
     /// Asks the first entry that counts exactly; one that does not answer costs one wait, not one per entry.
     pub(crate) async fn count_exactly(&mut self, service: &Models, entries: &[Arc<Entry>], body: &Rope) {
         let Some(entry) = entries.iter().find(|entry| entry.backend.exact_tokens) else { return };
-        let count = tokenize::count(&service.client, entry, &self.scan, body, self.protocol).await;
+        let count = tokenize::count(service, entry, &self.scan, body, self.protocol).await;
         self.exact = count.map(|count| (Arc::clone(&entry.model), count));
     }
 

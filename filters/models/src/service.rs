@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::budget::RoutesRead;
+use dgx_gateway_filter::certificates::Authorities;
 use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::facts::Principal;
 use dgx_gateway_filter::health::{HealthSource, Limitation, Severity};
@@ -43,7 +44,7 @@ pub struct Models {
     /// Who knows what calls cost; without it nothing is told.
     pub(crate) pricing: Option<Arc<dyn Pricing>>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// For looks and counts; cleartext only, no redirects, no proxy of the environment.
+    /// For looks and counts; no redirects, no proxy of the environment.
     pub(crate) client: reqwest::Client,
     /// Nothing is configured: what backends report is the catalog.
     pub(crate) discovers: bool,
@@ -81,6 +82,8 @@ impl std::fmt::Debug for Models {
 /// Checked settings.
 pub struct Checked {
     backends: Vec<BackendFile>,
+    /// Whom each of them is checked against.
+    authorities: Vec<Option<Arc<Authorities>>>,
     models: CatalogFile,
     models_file: PathBuf,
     stream: Streams,
@@ -104,7 +107,8 @@ impl ServiceKind for Service {
         let (models, text) = read_models(&models_file, ambient, &mut problems);
         // checked against a stand-in for the embedded services, which only exist once the process is built
         let stand_in = EmbeddedUpstreams(vec![("demo", Arc::default())]);
-        let backends = backends(&settings.backends, &stand_in, &mut problems);
+        let authorities = authorities(&settings.backends, ambient, &mut problems);
+        let backends = backends(&settings.backends, &stand_in, &authorities, &mut problems);
         let mut in_models = Vec::new();
         let slugs = catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
         problems.extend(yaml::located(in_models, &models_file, &text));
@@ -113,7 +117,7 @@ impl ServiceKind for Service {
             let litellm_key =
                 ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
             let routes = RoutesRead(slugs.iter().map(|slug| slug.as_read()).collect());
-            Ok(Checked { backends: settings.backends, models, models_file, stream, litellm_key, routes })
+            Ok(Checked { backends: settings.backends, authorities, models, models_file, stream, litellm_key, routes })
         } else {
             Err(problems)
         }
@@ -130,7 +134,7 @@ impl ServiceKind for Service {
         let files =
             if configured { checked.backends } else { discover::usual(checked.litellm_key, !embedded.0.is_empty()) };
         let previous = env.previous::<Models>();
-        let mut backends = backends(&files, &embedded, &mut problems);
+        let mut backends = backends(&files, &embedded, &checked.authorities, &mut problems);
         if let Some(previous) = &previous {
             backend::take_over(&mut backends, &previous.catalog.load().listed);
         }
@@ -196,7 +200,11 @@ fn start(env: &mut BuildEnv) -> Result<(Arc<Lasting>, Metrics, reqwest::Client),
 }
 
 fn client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()
+    builder().build()
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy()
 }
 
 fn ids(files: &[BackendFile]) -> Vec<String> {
@@ -233,10 +241,19 @@ fn read_models(file: &Path, ambient: &Ambient, problems: &mut Vec<Problem>) -> (
     }
 }
 
+/// Whom each backend is checked against, if its entry says so.
+fn authorities(files: &[BackendFile], ambient: &Ambient, problems: &mut Vec<Problem>) -> Vec<Option<Arc<Authorities>>> {
+    let load = |(index, file): (usize, &BackendFile)| {
+        Authorities::load(file.ca_file.as_deref()?, &format!("backends[{index}].ca_file"), ambient, problems)
+    };
+    files.iter().enumerate().map(load).collect()
+}
+
 /// The backends that are valid, in file order.
 pub(crate) fn backends(
     files: &[BackendFile],
     embedded: &EmbeddedUpstreams,
+    authorities: &[Option<Arc<Authorities>>],
     problems: &mut Vec<Problem>,
 ) -> Vec<Arc<Backend>> {
     let (mut local, mut cloud) = (0, 0);
@@ -248,7 +265,8 @@ pub(crate) fn backends(
             Domain::Cloud => &mut cloud,
         };
         *n += 1;
-        let Some(backend) = backend::check(file, &key, *n, embedded, problems) else { continue };
+        let authorities = authorities.get(index).and_then(Option::as_ref);
+        let Some(backend) = backend::check(file, &key, *n, embedded, authorities, problems) else { continue };
         if built.iter().any(|known| known.id == backend.id) {
             problems.push(Problem::at(format!("{key}.id"), "stands twice"));
         }
@@ -261,6 +279,18 @@ pub(crate) fn backends(
 }
 
 impl Models {
+    /// The client for a backend: one that is checked against authorities of its own has a client of its own.
+    pub(crate) fn client_of(&self, backend: &Backend) -> Option<reqwest::Client> {
+        let Some(authorities) = &backend.upstream.authorities else { return Some(self.client.clone()) };
+        let made = authorities.made(|certificates| {
+            let builder = certificates.iter().try_fold(builder().tls_built_in_root_certs(false), |builder, one| {
+                reqwest::Certificate::from_der(one).map(|one| builder.add_root_certificate(one))
+            });
+            builder.and_then(reqwest::ClientBuilder::build).ok()
+        });
+        (*made).clone()
+    }
+
     fn chat_backends(&self) -> Vec<Arc<Backend>> {
         let catalog = self.catalog.load();
         let mut found: Vec<Arc<Backend>> = Vec::new();

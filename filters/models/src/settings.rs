@@ -59,9 +59,13 @@ pub struct BackendFile {
     #[serde(default)]
     #[schemars(extend("writeOnly" = true))]
     pub api_key: Option<String>,
+    /// PEM file with the authorities that it is checked against, instead of those that the system trusts; needs an
+    /// `https` URL. A change of it brings a reload.
+    pub ca_file: Option<PathBuf>,
     /// What it speaks. Default by kind.
     pub protocols: Option<Vec<Protocol>>,
-    /// Whether it is spoken to in HTTP/2, in cleartext by prior knowledge. Default false: HTTP/1.1.
+    /// Whether it is spoken to in HTTP/2: by prior knowledge at an `http` URL, negotiated at an `https` URL, and never in
+    /// HTTP/1.1. Default false: HTTP/1.1.
     pub http2: Option<bool>,
     /// Longest time for a connection in milliseconds; 1 to 60000. Default 2000.
     pub connect_timeout_ms: Option<u64>,

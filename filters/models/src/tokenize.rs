@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::backend::Protocol;
 use crate::catalog::Entry;
+use crate::service::Models;
 
 /// Longest wait for a count; after that the estimate serves.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,7 +29,7 @@ struct Counted {
 /// # Cancel safety
 /// Dropping it ends the request.
 pub(crate) async fn count(
-    client: &reqwest::Client,
+    service: &Models,
     entry: &Entry,
     scan: &Scan,
     body: &Rope,
@@ -46,7 +47,7 @@ pub(crate) async fn count(
     if prompt.value.len() + scan.tools.as_ref().map_or(0, |tools| tools.value.len()) > MAX_PROMPT_BYTES {
         return None;
     }
-    let mut request = client.post(format!("{}/tokenize", backend.root()?)).timeout(TIMEOUT);
+    let mut request = service.client_of(backend)?.post(format!("{}/tokenize", backend.root()?)).timeout(TIMEOUT);
     if let Some((name, value)) = &backend.credential {
         request = request.header(name, value);
     }

@@ -317,6 +317,7 @@ pub fn upstream(label: &str, addr: SocketAddr, version: HttpVersion) -> Arc<Upst
         label: Arc::from(label),
         address: Address::Tcp { host: addr.ip().to_string().into(), port: addr.port(), tls: false },
         version,
+        authorities: None,
         connect_timeout: AMPLE,
         slots: None,
     })

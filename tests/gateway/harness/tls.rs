@@ -1,6 +1,8 @@
 //! An authority of the tests with its certificates, and a way on which clients without TLS reach a gateway that speaks
 //! it.
 
+mod front;
+
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,6 +22,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, SupportedProtocolVersion};
 
+pub(crate) use self::front::Front;
 use super::soon;
 
 /// Names of this machine, for which certificates are issued.
@@ -51,6 +54,11 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = authority("between").signed_by(&key, &self.certificate, &self.key).unwrap();
         Self { between: certificate.pem() + &self.between, certificate, key }
+    }
+
+    /// Its own certificate, for those who trust it.
+    pub(crate) fn pem(&self) -> String {
+        self.certificate.pem()
     }
 
     /// A certificate for these names.

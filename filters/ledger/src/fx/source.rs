@@ -1,7 +1,10 @@
 //! Where new rates come from: a URL or a file.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use dgx_gateway_filter::certificates::Authorities;
 
 use super::document::MAX_BYTES;
 use super::kept::read_file;
@@ -14,12 +17,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REDIRECTS: usize = 3;
 
 /// A place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Source {
     /// A file that something else keeps up to date.
     File(PathBuf),
-    /// A server.
-    Url(String),
+    /// A server, and whom it is checked against, if not against whom the system trusts.
+    Url(String, Option<Arc<Authorities>>),
 }
 
 /// Whether a text is an address that can be asked.
@@ -49,7 +52,7 @@ impl Source {
                 let read = tokio::task::spawn_blocking(move || read_file(&path)).await;
                 bounded(read.map_err(std::io::Error::other)??)
             }
-            Self::Url(url) => download(url).await,
+            Self::Url(url, authorities) => download(url, authorities.as_deref()).await,
         }
     }
 }
@@ -58,14 +61,19 @@ fn bounded(document: Vec<u8>) -> Result<Vec<u8>, NoDocument> {
     if document.len() > MAX_BYTES { Err(NoDocument::TooLarge) } else { Ok(document) }
 }
 
-async fn download(url: &str) -> Result<Vec<u8>, NoDocument> {
-    let client = reqwest::Client::builder()
+async fn download(url: &str, authorities: Option<&Authorities>) -> Result<Vec<u8>, NoDocument> {
+    let mut client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
         .redirect(reqwest::redirect::Policy::limited(REDIRECTS))
-        .no_proxy()
-        .build()?;
-    let mut answer = client.get(url).send().await.map_err(reqwest::Error::without_url)?;
+        .no_proxy();
+    if let Some(authorities) = authorities {
+        client = client.tls_built_in_root_certs(false);
+        for certificate in authorities.certificates() {
+            client = client.add_root_certificate(reqwest::Certificate::from_der(certificate)?);
+        }
+    }
+    let mut answer = client.build()?.get(url).send().await.map_err(reqwest::Error::without_url)?;
     if !answer.status().is_success() {
         return Err(NoDocument::Status(answer.status().as_u16()));
     }

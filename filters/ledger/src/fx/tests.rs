@@ -213,12 +213,12 @@ async fn a_server_or_a_file_is_asked_and_its_failure_changes_nothing() {
         (" ".repeat(2 * document::MAX_BYTES), StatusCode::OK),
     ] {
         let mock = server(body, status).await;
-        let url = Source::Url(format!("http://{}/daily.xml", mock.addr()));
+        let url = Source::Url(format!("http://{}/daily.xml", mock.addr()), None);
         assert_eq!(look(url).await, (false, shipped.to_owned()));
         assert_eq!(mock.requests().len(), 1);
     }
     let mock = server(document("2026-05-18", "1.25"), StatusCode::OK).await;
-    let url = Source::Url(format!("http://{}/daily.xml", mock.addr()));
+    let url = Source::Url(format!("http://{}/daily.xml", mock.addr()), None);
     assert_eq!(look(url).await, (true, "ecb-2026-05-18 0.8000".to_owned()));
     let file = dir.path().join("daily.xml");
     std::fs::write(&file, document("2026-05-19", "2")).unwrap();

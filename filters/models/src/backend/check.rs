@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dgx_gateway_filter::Problem;
+use dgx_gateway_filter::certificates::Authorities;
 use dgx_gateway_filter::upstream::{Address, EmbeddedUpstreams, HttpVersion, Upstream};
 use http::{HeaderName, HeaderValue, Uri, header};
 
@@ -14,12 +15,13 @@ use crate::settings::BackendFile;
 /// Largest `max_in_flight`: more than any model server runs at once.
 const MOST_IN_FLIGHT: u32 = 100_000;
 
-/// Checks one entry of `backends`. `n` is its number within its domain, from 1.
+/// Checks one entry of `backends`. `n` is its number within its domain, from 1; `authorities` is what its file holds.
 pub(crate) fn check(
     file: &BackendFile,
     key: &str,
     n: usize,
     embedded: &EmbeddedUpstreams,
+    authorities: Option<&Arc<Authorities>>,
     problems: &mut Vec<Problem>,
 ) -> Option<Backend> {
     let before = problems.len();
@@ -28,6 +30,9 @@ pub(crate) fn check(
         problems.push(Problem::at(format!("{key}.label"), "must match ^[a-z][a-z0-9-]{0,31}$"));
     }
     let (address, base_path) = address(file, key, embedded, problems)?;
+    if file.ca_file.is_some() && !matches!(address, Address::Tcp { tls: true, .. }) {
+        problems.push(Problem::at(format!("{key}.ca_file"), "needs a base_url that is an https URL"));
+    }
     let credential = credential(file, key, problems);
     slugs(file, key, problems);
     let stt_modes = stt_modes(file, key, problems);
@@ -43,7 +48,9 @@ pub(crate) fn check(
     let version = if file.http2.unwrap_or(false) { HttpVersion::Http2 } else { HttpVersion::Http1 };
     let label: Arc<str> = label.into();
     let slots = file.max_in_flight.and_then(NonZeroU32::new);
-    let upstream = Upstream { label: Arc::clone(&label), address, version, connect_timeout: connect, slots };
+    let authorities = authorities.cloned();
+    let upstream =
+        Upstream { label: Arc::clone(&label), address, version, authorities, connect_timeout: connect, slots };
     (problems.len() == before).then(|| Backend {
         id: file.id.as_str().into(),
         label,

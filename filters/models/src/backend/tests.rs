@@ -7,7 +7,7 @@ use dgx_gateway_filter::upstream::EmbeddedUpstreams;
 fn read(backends: &str) -> (Vec<Arc<Backend>>, Vec<String>) {
     let files: Vec<BackendFile> = serde_yaml::from_str(backends).unwrap();
     let mut problems = Vec::new();
-    let built = crate::service::backends(&files, &EmbeddedUpstreams::default(), &mut problems);
+    let built = crate::service::backends(&files, &EmbeddedUpstreams::default(), &[], &mut problems);
     (built, problems.iter().map(ToString::to_string).collect())
 }
 
@@ -97,6 +97,8 @@ fn load_errors() {
         assert!(problems.contains(&format!("backends[0].base_url: {expected}")), "{url}: {problems}");
         assert!(!problems.contains("secret"), "{problems}");
     }
+    let plain = one("kind: vllm, domain: local, ca_file: a.pem").1;
+    assert_eq!(plain, ["backends[0].ca_file: needs a base_url that is an https URL"]);
     let twice = "[{id: a, label: x, kind: vllm, domain: local, base_url: 'http://a/v1'}, {id: a, label: x, kind: vllm, domain: local, base_url: 'http://a/v1'}]";
     assert_eq!(read(twice).1, ["backends[1].id: stands twice", "backends[1].label: stands twice"]);
 }

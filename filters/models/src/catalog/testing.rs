@@ -14,7 +14,7 @@ pub(crate) fn read_catalog(backends: &str, models: &str) -> (Catalog, Vec<Proble
     let files: Vec<BackendFile> = serde_yaml::from_str(backends).unwrap();
     let mut problems = Vec::new();
     let embedded = EmbeddedUpstreams::default();
-    let backends = crate::service::backends(&files, &embedded, &mut problems);
+    let backends = crate::service::backends(&files, &embedded, &[], &mut problems);
     let file: CatalogFile = serde_yaml::from_str(models).unwrap();
     let ids: Vec<String> = files.into_iter().map(|file| file.id).collect();
     let slugs = read(file, &Sources { backends: &backends, ids: &ids }, &mut problems);
