@@ -23,6 +23,7 @@ mod cors;
 mod decode;
 mod duplex;
 mod failure;
+mod followed;
 mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -93,6 +94,14 @@ impl RequestCtx {
     /// What the core knows of the request.
     pub(crate) fn request(&self) -> RequestInfo {
         self.chain.shared.request.clone()
+    }
+
+    /// The upstream has said everything.
+    fn upstream_done(&mut self) {
+        self.away.end();
+        if let Some(followed) = &mut self.chain.followed {
+            followed.complete();
+        }
     }
 
     /// Notes the code of the error that was answered.
@@ -246,7 +255,7 @@ impl ProxyHttp for Gateway {
             Some(Length::Unknown) => Framing::Unsized,
             None => Framing::Streamed,
         };
-        *head = heads::to_upstream(request, upstream, client, &ctx.chain.shared.request.id, framing)?;
+        *head = heads::to_upstream(request, upstream, client, ctx.chain.marks(), framing)?;
         head.set_version(version);
         if ctx.attempt.apart {
             head.insert_header(header::CONNECTION, "close")?;
@@ -332,7 +341,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut RequestCtx,
     ) -> Result<Option<Duration>> {
         if end {
-            ctx.away.end();
+            ctx.upstream_done();
         }
         ctx.attempt.decode(part, end);
         let Stage::Held(judged) = &mut ctx.attempt.stage else { return Ok(None) };
@@ -512,7 +521,8 @@ impl ProxyHttp for Gateway {
         ctx.chain.finish(&outcome, Some(traffic));
         ctx.body = Rope::new();
         ctx.logged();
-        self.metrics.finished(session, ctx.chain.request(), ctx.chain.facts(), &outcome, error);
+        let trace = ctx.chain.trace(Some(&session.req_header().headers));
+        self.metrics.finished(session, ctx.chain.request(), ctx.chain.facts(), trace, &outcome, error);
         let away = ctx.away.total();
         self.metrics.took(ctx.route.as_deref(), ctx.chain.request(), away);
     }

@@ -21,6 +21,7 @@ pub fn registry() -> Registry {
         .dialect("messages", Arc::new(Anthropic))
         .metrics_route("[{path: /metrics, methods: [GET], filters: [limits-public], endpoint: metrics}]")
         .endpoint::<MetricsPage>()
+        .service::<dgx_gateway_traces::Service>() // follows requests; needs nobody
         .service::<dgx_gateway_audit::Service>() // whom others tell what happened, so before all
         .service::<dgx_gateway_limits::Service>() // slows down who guesses secrets, so before identity
         .service::<dgx_gateway_identity::Service>()

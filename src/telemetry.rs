@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dgx_gateway_filter::exchange::RequestInfo;
 use dgx_gateway_filter::facts::{ClientIp, Principal, Subject};
+use dgx_gateway_filter::trace::TraceId;
 use dgx_gateway_filter::{Facts, Outcome};
 use http::Method;
 use pingora::Error;
@@ -203,6 +204,7 @@ impl CoreMetrics {
         session: &Session,
         request: &RequestInfo,
         facts: &Facts,
+        trace: Option<TraceId>,
         outcome: &Outcome,
         error: Option<&Error>,
     ) {
@@ -213,18 +215,19 @@ impl CoreMetrics {
             bytes_out: session.body_bytes_sent(),
         };
         let error = error.filter(|_| !matches!(outcome, Outcome::Answered { .. }));
-        self.ended(request, facts, outcome, Some(&passed), error.map(|error| error.etype().as_str()));
+        self.ended(request, facts, trace, outcome, Some(&passed), error.map(|error| error.etype().as_str()));
     }
 
     /// A request was cut at the end of the process; what became of its answer is not known.
-    pub(crate) fn cut(&self, request: &RequestInfo, facts: &Facts) {
-        self.ended(request, facts, &Outcome::Dropped, None, None);
+    pub(crate) fn cut(&self, request: &RequestInfo, facts: &Facts, trace: Option<TraceId>) {
+        self.ended(request, facts, trace, &Outcome::Dropped, None, None);
     }
 
     fn ended(
         &self,
         request: &RequestInfo,
         facts: &Facts,
+        trace: Option<TraceId>,
         outcome: &Outcome,
         passed: Option<&Passed>,
         cause: Option<&str>,
@@ -258,6 +261,7 @@ impl CoreMetrics {
         }
         tracing::info!(
             request.id = &*request.id,
+            trace_id = trace.map(tracing::field::display),
             route.name = &*request.route,
             client.address = facts.get::<ClientIp>().map(|client| tracing::field::display(client.0)),
             http.method = method(&request.method),

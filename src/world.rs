@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use dgx_gateway_filter::ambient::Ambient;
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::services::RequestObserver;
+use dgx_gateway_filter::trace::Tracer;
 use dgx_gateway_filter::upstream::{Address, HttpVersion, Upstream};
 use dgx_gateway_filter::views::Views;
 use dgx_gateway_filter::{BodyNeed, BuildEnv, BuildError, Problem};
@@ -30,6 +31,8 @@ pub struct World {
     pub endpoints: HashMap<&'static str, axum::Router>,
     /// Sees requests that have ended.
     pub observer: Option<Arc<dyn RequestObserver>>,
+    /// Follows requests, where an operator wants traces.
+    pub tracer: Option<Arc<dyn Tracer>>,
 }
 
 /// Why there is no world.
@@ -93,7 +96,8 @@ impl World {
         let endpoints = build_endpoints(registry, env)?;
         let routes = build_routes(plans, max_upload_bytes, registry, &endpoints, env)?;
         let observer = env.service::<Arc<dyn RequestObserver>>().ok().map(|observer| Arc::clone(&*observer));
-        Ok(Self { endpoints, routes, renderer: Arc::clone(&registry.renderer), server, observer })
+        let tracer = env.service::<Arc<dyn Tracer>>().ok().map(|tracer| Arc::clone(&*tracer));
+        Ok(Self { endpoints, routes, renderer: Arc::clone(&registry.renderer), server, observer, tracer })
     }
 }
 

@@ -163,6 +163,9 @@ impl RequestCtx {
             let (version, alive) = (upstream.version, alive.unwrap_or_default());
             replay.prepare(Prepared { body, patches, timeouts, version, alive });
         }
+        if let Some(followed) = &mut self.chain.followed {
+            followed.attempt(&upstream, &request);
+        }
         self.attempt.stage = Stage::Waiting;
         self.attempt.passed = 0;
         self.attempt.compressed = None;
@@ -216,6 +219,14 @@ impl RequestCtx {
             AttemptResult::Failed(_) => Verdict::Next,
             _ => Verdict::Relay,
         });
+        let next = self.next(result, verdict);
+        if let Some(followed) = &mut self.chain.followed {
+            followed.judged(result, &next, &self.chain.shared.facts);
+        }
+        next
+    }
+
+    fn next(&mut self, result: &AttemptResult<'_>, verdict: Verdict) -> Next {
         match verdict {
             Verdict::Relay if matches!(result, AttemptResult::Failed(_)) => self.fail(exhausted(result)),
             Verdict::Relay => Next::Relay,

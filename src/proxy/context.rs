@@ -11,6 +11,7 @@ use dgx_gateway_filter::exchange::{Exchange, ExchangeCx, FinishCx, RequestInfo, 
 use dgx_gateway_filter::facts::ClientIp;
 use dgx_gateway_filter::render::ErrorRenderer;
 use dgx_gateway_filter::services::RequestObserver;
+use dgx_gateway_filter::trace::{TraceContext, TraceId};
 use dgx_gateway_filter::upstream::{Admission, UpstreamPlan};
 use dgx_gateway_filter::{ErrorCode, Facts, FilterError, LAST_PIECE_WAIT, Outcome, Pending, Rope};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -22,6 +23,7 @@ use super::body::Held;
 use super::client_ip::client_ip;
 use super::cors;
 use super::final_head;
+use super::followed::Followed;
 use super::replay::ReplayHandle;
 use super::spool::Spools;
 use crate::route::Route;
@@ -69,6 +71,8 @@ pub(super) struct Chain {
     pub exchanges: Vec<Box<dyn Exchange>>,
     pub shared: Shared,
     observer: Option<Arc<dyn RequestObserver>>,
+    /// Its trace; `None` where requests are not followed.
+    pub followed: Option<Followed>,
     completed: bool,
     finished: bool,
 }
@@ -108,6 +112,9 @@ impl Chain {
         if let Some(observer) = &self.observer {
             observer.ended(outcome, &cx);
         }
+        if let Some(followed) = &mut self.followed {
+            followed.end(outcome, &cx);
+        }
     }
 }
 
@@ -142,6 +149,19 @@ impl Chain {
 
     pub(super) fn facts(&self) -> &Facts {
         &self.shared.facts
+    }
+
+    /// The id of the request, and its trace.
+    pub(super) fn marks(&self) -> (&str, Option<&Followed>) {
+        (&self.shared.request.id, self.followed.as_ref())
+    }
+
+    /// The trace that the request is part of: its own, or where requests are not followed, that of the client.
+    pub(super) fn trace(&self, client: Option<&HeaderMap>) -> Option<TraceId> {
+        match &self.followed {
+            Some(followed) => Some(followed.trace()),
+            None => client.and_then(TraceContext::of).map(|context| context.trace),
+        }
     }
 }
 
@@ -200,7 +220,7 @@ impl RequestCtx {
             world,
             route: None,
             path: String::new(),
-            chain: Chain { exchanges: Vec::new(), shared, observer, completed: false, finished: false },
+            chain: Chain { exchanges: Vec::new(), shared, observer, followed: None, completed: false, finished: false },
             body: Rope::new(),
             held,
             held_answer,
@@ -231,6 +251,9 @@ impl RequestCtx {
         if let Some(peer) = peer {
             let client = client_ip(peer.ip(), &head.headers, &self.world.server.trusted_proxies);
             shared.facts.insert(ClientIp(client));
+        }
+        if let Some(tracer) = &self.world.tracer {
+            self.chain.followed = Some(Followed::begin(&**tracer, head, &mut shared.facts));
         }
         self.cors = cors::allowed(&self.world.server.allowed_origins, &head.headers);
         self.in_flight = Some(metrics.enter(head.uri.path()));
@@ -314,7 +337,7 @@ impl Drop for RequestCtx {
     fn drop(&mut self) {
         if let Some(metrics) = self.unlogged.take() {
             self.chain.finish(&Outcome::Dropped, None);
-            metrics.cut(self.chain.request(), self.chain.facts());
+            metrics.cut(self.chain.request(), self.chain.facts(), self.chain.trace(None));
         }
     }
 }

@@ -145,8 +145,7 @@ fn request_head(session: &Session, ctx: &mut RequestCtx, tls: bool) -> Result<Re
         return Err(FilterError::internal("an attempt without a request").into());
     };
     let client: &http::request::Parts = session.req_header();
-    let id = &ctx.chain.shared.request.id;
-    let mut head = heads::to_upstream(request, upstream, client, id, Framing::Streamed)?;
+    let mut head = heads::to_upstream(request, upstream, client, ctx.chain.marks(), Framing::Streamed)?;
     let host = head.remove_header(&header::HOST);
     let path = head.uri.path_and_query().cloned();
     let uri = uri::Builder::new()
@@ -261,7 +260,7 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut RequestCtx, task: Ht
 
 fn chunk(session: &Session, ctx: &mut RequestCtx, part: &mut Option<Bytes>, end: bool) -> Result<(), Stop> {
     if end {
-        ctx.away.end();
+        ctx.upstream_done();
     }
     let shown = ctx.response_chunk(session.req_header(), part, end);
     shown.map_err(|error| {

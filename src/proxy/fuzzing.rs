@@ -51,7 +51,7 @@ pub fn to_upstream(headers: &HeaderMap) -> Option<HeaderMap> {
     let (mut client, ()) = http::Request::new(()).into_parts();
     client.headers = headers.clone();
     let id = request_id(headers);
-    let head = heads::to_upstream(&mut request, &upstream, &client, &id, Framing::Replayed(0)).ok()?;
+    let head = heads::to_upstream(&mut request, &upstream, &client, (&id, None), Framing::Replayed(0)).ok()?;
     let parts: http::request::Parts = head.into();
     Some(parts.headers)
 }

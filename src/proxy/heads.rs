@@ -9,6 +9,7 @@ use pingora::{ErrorType, OrErr, Result};
 
 use super::context::RequestCtx;
 use super::cors;
+use super::followed::{self, Followed};
 use super::upgrade;
 
 /// What the gateway calls itself towards upstreams.
@@ -16,8 +17,6 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("dgx-gateway/",
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Trace context goes on as it came.
-const TRACE_HEADERS: [HeaderName; 2] = [HeaderName::from_static("traceparent"), HeaderName::from_static("tracestate")];
 /// Headers that belong to one connection and never cross the gateway.
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
@@ -47,7 +46,7 @@ pub(super) fn to_upstream(
     request: &mut AttemptRequest,
     upstream: &Upstream,
     client: &http::request::Parts,
-    request_id: &str,
+    (request_id, followed): (&str, Option<&Followed>),
     framing: Framing,
 ) -> Result<RequestHeader> {
     let (mut parts, ()) = http::Request::new(()).into_parts();
@@ -58,11 +57,7 @@ pub(super) fn to_upstream(
     headers.insert(header::USER_AGENT, USER_AGENT);
     headers.insert(header::ACCEPT_ENCODING, IDENTITY);
     headers.insert(REQUEST_ID, HeaderValue::from_str(request_id).or_err(ErrorType::InternalError, "request id")?);
-    for name in TRACE_HEADERS {
-        if let Some(value) = client.headers.get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
+    followed::pass_on(followed, &client.headers, &mut headers);
     match framing {
         Framing::Replayed(0) if request.method != http::Method::POST => {}
         Framing::Replayed(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),

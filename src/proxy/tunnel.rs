@@ -67,8 +67,7 @@ fn request_head(session: &Session, ctx: &mut RequestCtx) -> Result<RequestHeader
     let (Some(request), Some(upstream)) = (&mut ctx.attempt.request, &ctx.attempt.upstream) else {
         return Err(dgx_gateway_filter::FilterError::internal("an attempt without a request").into());
     };
-    let id = &ctx.chain.shared.request.id;
-    Ok(heads::to_upstream(request, upstream, session.req_header(), id, Framing::Switching)?)
+    Ok(heads::to_upstream(request, upstream, session.req_header(), ctx.chain.marks(), Framing::Switching)?)
 }
 
 async fn switch(

@@ -397,6 +397,19 @@ impl Gateway {
         self.setup.run_in(self.dir.path(), arguments).await
     }
 
+    /// Runs the program beside it, with further variables; gives the exit code, and what it said.
+    pub(crate) async fn said(
+        &self,
+        arguments: &'static [&'static str],
+        variables: &'static [(&'static str, &'static str)],
+    ) -> (Option<i32>, String) {
+        let mut command = self.setup.command(self.dir.path(), self.addr, self.admin);
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    }
+
     /// A file of its working directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -106,6 +106,8 @@ mod tenant_config;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod uploads;

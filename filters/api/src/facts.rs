@@ -2,7 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rust_decimal::Decimal;
@@ -226,6 +226,7 @@ pub struct Meter {
     text_bytes: AtomicU64,
     sound_bytes: AtomicU64,
     begun: AtomicBool,
+    finish: AtomicU16,
     report: Mutex<Report>,
 }
 
@@ -273,6 +274,16 @@ impl Meter {
         self.begun.load(Ordering::Relaxed)
     }
 
+    /// Notes why the answer, or some of several, ended.
+    pub fn finished(&self, reasons: FinishReasons) {
+        self.finish.fetch_or(reasons.0, Ordering::Relaxed);
+    }
+
+    /// Why the answer ended, as far as the upstream has said it.
+    pub fn finish_reasons(&self) -> FinishReasons {
+        FinishReasons(self.finish.load(Ordering::Relaxed))
+    }
+
     /// Takes what the upstream reports; a later report replaces an earlier one where it says more. Images add up.
     pub fn report(&self, report: Report) {
         let mut known = self.report.lock().unwrap_or_else(PoisonError::into_inner);
@@ -288,9 +299,57 @@ impl Meter {
     }
 }
 
+/// Why answers end, in the words of the dialects.
+const FINISH_REASONS: [&str; 13] = [
+    "stop",
+    "length",
+    "tool_calls",
+    "function_call",
+    "content_filter",
+    "error",
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "tool_use",
+    "pause_turn",
+    "refusal",
+    "other",
+];
+
+/// A set of reasons why answers ended: words that are known, and `other` for the rest. An upstream's own words go no
+/// further.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FinishReasons(u16);
+
+impl FinishReasons {
+    /// The set of one.
+    #[must_use]
+    pub fn of(word: &str) -> Self {
+        let place = FINISH_REASONS.iter().position(|known| *known == word).unwrap_or(FINISH_REASONS.len() - 1);
+        Self(1 << place)
+    }
+
+    /// Those of both sets.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Their words.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        FINISH_REASONS.into_iter().enumerate().filter(move |(place, _)| self.0 & 1 << place != 0).map(|(_, word)| word)
+    }
+}
+
+/// The request is followed by a trace: what it takes to tell more of it is worth its while. Stated by the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traced;
+
 /// Which model a request asked for and which one served. For logs and metrics: catalog words only.
 #[derive(Clone, Debug)]
 pub struct ModelChoice {
+    /// What is done, by the name of OpenTelemetry's conventions where they have one.
+    pub operation: &'static str,
     /// Slug that the client sent; known to the catalog.
     pub slug: Arc<str>,
     /// Base alias behind the slug.
@@ -329,5 +388,14 @@ mod tests {
         facts.insert(Usage { prompt_tokens: 2, ..Usage::default() });
         assert_eq!(facts.get::<Usage>().map(|usage| usage.prompt_tokens), Some(2));
         assert!(facts.get::<ClientIp>().is_none());
+    }
+
+    #[test]
+    fn reasons_are_words_that_are_known() {
+        let meter = Meter::default();
+        assert_eq!(meter.finish_reasons().words().count(), 0);
+        meter.finished(FinishReasons::of("tool_calls"));
+        meter.finished(FinishReasons::of("what an upstream invents").and(FinishReasons::of("stop")));
+        assert_eq!(meter.finish_reasons().words().collect::<Vec<_>>(), ["stop", "tool_calls", "other"]);
     }
 }

@@ -17,6 +17,7 @@
 //! | [`glob`] | names with `*` in them |
 //! | [`money`] | the terms of a request, what it may cost and what it cost |
 //! | [`budget`] | budgets of tenants, and what was used of them |
+//! | [`trace`] | the context of traces, and who follows requests |
 //! | [`views`] | what services have read, for checks over several files |
 //! | [`health`] | what limits the service at the moment, from whoever knows |
 //! | [`certificates`] | files with certificates, and whom upstreams over TLS are checked against |
@@ -40,6 +41,7 @@ pub mod money;
 pub mod render;
 pub mod services;
 pub mod tenant_config;
+pub mod trace;
 pub mod upstream;
 pub mod views;
 pub mod yaml;

@@ -99,6 +99,7 @@ fn end_of_request(bencher: Bencher<'_, '_>) {
     let mut facts = Facts::default();
     facts.insert(ClientIp([198, 51, 100, 7].into()));
     facts.insert(ModelChoice {
+        operation: "chat",
         slug: "claude-opus-4.7".into(),
         alias: "claude-opus-4.7".into(),
         stream: false,

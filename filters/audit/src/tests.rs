@@ -320,6 +320,7 @@ fn a_request_that_chose_a_model_says_which() {
     let bench = Bench::new();
     let mut facts = Facts::default();
     facts.insert(ModelChoice {
+        operation: "chat",
         slug: "m-long".into(),
         alias: "m".into(),
         stream: true,

@@ -80,6 +80,7 @@ impl Process {
     /// A request before its call is opened.
     pub(crate) fn driver(&self, local: bool) -> ExchangeDriver {
         let choice = ModelChoice {
+            operation: "chat",
             slug: "m-local".into(),
             alias: "m".into(),
             stream: false,
@@ -259,6 +260,7 @@ async fn without_a_database_to_write_to_no_call_is_made_where_rows_wait() {
     let process = Process::start(&dir, Durability::Strict);
     rusqlite_of(&dir).execute_batch("DROP TABLE usage_calls").unwrap();
     let choice = ModelChoice {
+        operation: "chat",
         slug: "m".into(),
         alias: "m".into(),
         stream: false,

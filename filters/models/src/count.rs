@@ -112,6 +112,7 @@ impl Exchange for CountExchange {
         cx.facts.insert(ModelTraits { image_input: model.image_input, accepts_image_url: model.accepts_image_url });
         cx.facts.insert(Subject(Arc::clone(&slug)));
         cx.facts.insert(ModelChoice {
+            operation: "count_tokens",
             slug,
             alias: Arc::clone(&model.alias),
             stream: false,

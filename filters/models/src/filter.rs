@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dgx_gateway_filter::facts::{ModelCall, ModelChoice, ModelTraits, Principal, Subject, TenantLimits, Usage};
+use dgx_gateway_filter::facts::{ModelCall, ModelChoice, ModelTraits, Principal, Subject, TenantLimits, Traced, Usage};
 use dgx_gateway_filter::money::Terms;
 use dgx_gateway_filter::tenant_config::TenantSettings;
 use dgx_gateway_filter::upstream::{Admission, AttemptRequest, AttemptResult, Verdict};
@@ -26,7 +26,7 @@ use crate::chosen::Chosen;
 use crate::cost::Account;
 use crate::count::CountFilter;
 use crate::dialect;
-use crate::measured::Measured;
+use crate::measured::{Measured, operation};
 use crate::service::Models;
 use crate::sound::Sound;
 use crate::streaming;
@@ -107,6 +107,7 @@ impl Filter for ModelsFilter {
             current: 0,
             entry: 0,
             told: false,
+            traced: false,
             running: None,
             account: None,
             tells_cost: None,
@@ -131,6 +132,8 @@ pub(crate) struct ModelsExchange {
     pub(crate) entry: usize,
     /// The current attempt stands in `attempts`.
     pub(crate) told: bool,
+    /// See [`Traced`].
+    pub(crate) traced: bool,
     pub(crate) running: Option<Running>,
     /// The account of the current attempt.
     pub(crate) account: Option<Account>,
@@ -155,6 +158,7 @@ impl Exchange for ModelsExchange {
             cx.facts.insert::<Terms>(terms);
         }
         cx.facts.insert(ModelChoice {
+            operation: operation(self.protocol),
             slug: Arc::clone(&chosen.slug),
             alias: Arc::clone(&chosen.model.alias),
             stream: chosen.stream,
@@ -187,6 +191,7 @@ impl Exchange for ModelsExchange {
         self.current = attempt.index;
         self.entry = attempt.entry;
         self.told = false;
+        self.traced = cx.facts.get::<Traced>().is_some();
         self.running = Some(entry.backend.enter());
         let (measures, now) = (&self.service.metrics.calls, self.service.clock.now());
         let begun = Measured::begin(measures, self.protocol, &entry.backend.label, &chosen.slug, &entry.alias, now);

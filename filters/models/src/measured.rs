@@ -192,7 +192,7 @@ impl Names {
 }
 
 /// The name of what is done, of the conventions where they have one.
-fn operation(protocol: Protocol) -> &'static str {
+pub(crate) fn operation(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Chat | Protocol::Messages | Protocol::Responses => "chat",
         Protocol::Completions => "text_completion",

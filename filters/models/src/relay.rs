@@ -5,7 +5,7 @@ mod out;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dgx_gateway_filter::facts::{Report, Usage};
+use dgx_gateway_filter::facts::{FinishReasons, Report, Usage};
 use dgx_gateway_filter::{ErrorCode, FilterError};
 use dgx_gateway_wire::answer::{Choices, Chunk, ChunkKind, Rules, Stamp, StreamKind, later_usage, rewrite_chunk};
 use dgx_gateway_wire::errors::envelope::Responses;
@@ -220,6 +220,9 @@ impl Relay {
     fn book(&mut self, event: &Event, chunk: &Chunk) {
         let Some(account) = &self.account else { return };
         account.meter.add_text(chunk.text_bytes);
+        if chunk.reasons != FinishReasons::default() {
+            account.meter.finished(chunk.reasons);
+        }
         if chunk.usage.is_some() || chunk.cost_usd.is_some() || chunk.images > 0 {
             account.meter.report(Report {
                 usage: self.usage,

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use dgx_gateway_filter::facts::Report;
 use dgx_gateway_filter::upstream::{AttemptFailure, Verdict};
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
-use dgx_gateway_wire::answer::{RewrittenBody, count_images, rewrite_body, sort_results, tells_where_images_lie};
+use dgx_gateway_wire::answer::{
+    RewrittenBody, count_images, finish_reasons, rewrite_body, sort_results, tells_where_images_lie,
+};
 use dgx_gateway_wire::errors::{UpstreamRefusal, classify, is_daily_limit, prompt_count};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -114,6 +116,9 @@ impl ModelsExchange {
                     let images = count_images(body, self.protocol == Protocol::Images);
                     let seconds = answer.seconds.as_deref().and_then(seconds);
                     account.meter.report(Report { usage, cost_usd, images, seconds });
+                    if self.traced {
+                        account.meter.finished(finish_reasons(body));
+                    }
                 }
                 self.answer = Some(answer);
                 Verdict::Relay
@@ -142,8 +147,10 @@ impl ModelsExchange {
             entry.history.rest(self.service.clock.now(), judge::retry_after(headers, body));
         }
         let body = &*without_credential(body, entry.backend.credential.as_ref().map(|(_, value)| value));
+        // not what it says: refusals repeat prompts
         tracing::debug!(
-            backend.label = %entry.backend.label, http.status = status.as_u16(), body = %String::from_utf8_lossy(body.get(..512.min(body.len())).unwrap_or_default()),
+            backend.label = %entry.backend.label, http.status = status.as_u16(),
+            meaning = ?classify(status.as_u16(), body), bytes = body.len(),
             "a backend refused"
         );
         let sanitizer = self.service.sanitizer.load();

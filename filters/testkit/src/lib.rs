@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mock`] | an OpenAI-compatible upstream that misbehaves on demand, down to single bytes and resets |
 //! | [`client`] | HTTP/1.1 and HTTP/2 clients that show what is on the wire and can leave at any moment |
+//! | [`otlp`] | a collector of traces |
 //! | [`redis`] | a real Redis server, for what several processes share |
 //! | [`exchange`] | runs the hooks of one filter without a server |
 //!
@@ -13,6 +14,7 @@
 pub mod client;
 pub mod exchange;
 pub mod mock;
+pub mod otlp;
 pub mod redis;
 
 mod http1;

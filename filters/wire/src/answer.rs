@@ -19,6 +19,7 @@ mod usage;
 pub use self::body::{NotAnAnswer, RewrittenBody, rewrite_body};
 pub use self::chunk::{Chunk, ChunkKind, Rewritten, Rules, later_usage, rewrite_chunk};
 pub use self::delta::Choices;
+pub use self::dialects::finish_reasons;
 pub use self::images::{count_images, tells_where_images_lie};
 pub use self::own::{CostMember, Stamp, StreamKind, cost_event};
 pub use self::rerank::sort_results;

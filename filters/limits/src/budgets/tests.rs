@@ -166,6 +166,7 @@ impl World {
         let filter = Budgets::build((), &self.env).unwrap();
         let target = CallTarget { backend_id: "b".into(), upstream_model: upstream_model.into(), local };
         let choice = ModelChoice {
+            operation: "chat",
             slug: slug.into(),
             alias: alias.into(),
             stream: false,

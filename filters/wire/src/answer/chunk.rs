@@ -1,7 +1,7 @@
 //! The chunks of a stream: what they carry, and what is changed in them.
 
 use bytes::Bytes;
-use dgx_gateway_filter::facts::Usage;
+use dgx_gateway_filter::facts::{FinishReasons, Usage};
 
 use super::delta::{Choices, Progress, read_choices};
 use super::dialects;
@@ -42,6 +42,8 @@ pub struct Chunk {
     pub choices: Choices,
     /// Those that state why they ended.
     pub ended: Choices,
+    /// Why they ended.
+    pub reasons: FinishReasons,
     /// Whether it carries content, reasoning, a tool call, an image or a refusal.
     pub semantic: bool,
     /// Bytes of content, reasoning and tool-call arguments, unescaped.
@@ -135,7 +137,7 @@ fn read(members: &Members<'_>) -> (Chunk, bool) {
     } else {
         ChunkKind::Content
     };
-    let Progress { semantic, finished, choices: of, ended, text_bytes, images } = progress;
+    let Progress { semantic, finished, choices: of, ended, reasons, text_bytes, images } = progress;
     let mut chunk = Chunk {
         kind,
         usage: tokens,
@@ -143,6 +145,7 @@ fn read(members: &Members<'_>) -> (Chunk, bool) {
         failed: false,
         choices: of,
         ended,
+        reasons,
         semantic,
         text_bytes,
         images,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use dgx_gateway_filter::facts::FinishReasons;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, Visitor};
 use serde_json::value::RawValue;
@@ -16,6 +17,8 @@ pub(super) struct Progress {
     /// The choices of the chunk, and those among them that state why they ended.
     pub(super) choices: Choices,
     pub(super) ended: Choices,
+    /// Why they ended.
+    pub(super) reasons: FinishReasons,
     /// Bytes of text received: content, reasoning and tool-call arguments.
     pub(super) text_bytes: u64,
     /// Images received.
@@ -65,9 +68,10 @@ pub(super) fn read_choices(choices: &RawValue) -> Option<(usize, Progress)> {
     for choice in &choices {
         let index = choice.index.and_then(|index| index.get().parse().ok()).unwrap_or(0);
         progress.choices = progress.choices.with(index);
-        if choice.finish_reason.is_some_and(|reason| reason.get() != EMPTY) {
+        if let Some(reason) = choice.finish_reason.filter(|reason| reason.get() != EMPTY) {
             progress.finished = true;
             progress.ended = progress.ended.with(index);
+            progress.reasons = progress.reasons.and(reason_of(reason));
         }
         progress.text(choice.text);
         if let Some(delta) = &choice.delta {
@@ -75,6 +79,24 @@ pub(super) fn read_choices(choices: &RawValue) -> Option<(usize, Progress)> {
         }
     }
     Some((choices.len(), progress))
+}
+
+/// A reason as it is written.
+pub(super) fn reason_of(value: &RawValue) -> FinishReasons {
+    FinishReasons::of(value.get().trim_matches('"'))
+}
+
+#[derive(Deserialize)]
+struct Reason<'a> {
+    #[serde(borrow)]
+    finish_reason: Option<&'a RawValue>,
+}
+
+/// Why the choices of a whole answer ended.
+pub(super) fn reasons_of(choices: &RawValue) -> FinishReasons {
+    let choices: Vec<Reason<'_>> = serde_json::from_str(choices.get()).unwrap_or_default();
+    let reasons = choices.iter().filter_map(|choice| choice.finish_reason).map(reason_of);
+    reasons.fold(FinishReasons::default(), FinishReasons::and)
 }
 
 #[derive(Deserialize)]

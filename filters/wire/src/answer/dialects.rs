@@ -1,10 +1,11 @@
 //! Events of `/v1/messages` and `/v1/responses`, which have no choices.
 
+use dgx_gateway_filter::facts::FinishReasons;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::chunk::{Chunk, ChunkKind};
-use super::delta::Progress;
+use super::delta::{Progress, reason_of, reasons_of};
 use super::members::{Edit, Member, Members};
 use super::usage::Reported;
 
@@ -20,10 +21,12 @@ pub(super) fn read(members: &Members<'_>, chunk: &mut Chunk) {
         "message_start" => adopt_usage(members.value("message"), chunk),
         "content_block_start" => progress.semantic = starts_a_tool(members.value("content_block")),
         "content_block_delta" => add_block(members.value("delta"), &mut progress),
+        "message_delta" => chunk.reasons = stop_reason(members.value("delta")),
         "message_stop" => progress.finished = true,
         "response.completed" | "response.failed" | "response.incomplete" => {
             progress.finished = true;
             chunk.failed = kind == "response.failed";
+            chunk.reasons = FinishReasons::of(word_of_response(kind.trim_start_matches("response.")));
             adopt_usage(members.value("response"), chunk);
         }
         "response.output_item.added" => progress.semantic = starts_a_call(members.value("item")),
@@ -62,6 +65,43 @@ pub(super) fn is_typed(members: &Members<'_>) -> bool {
 
 fn kind_of<'a>(members: &Members<'a>) -> &'a str {
     members.value("type").map_or("", |kind| kind.get().trim_matches('"'))
+}
+
+#[derive(Deserialize)]
+struct Stopped<'a> {
+    #[serde(borrow)]
+    stop_reason: Option<&'a RawValue>,
+}
+
+/// Why a message ended.
+fn stop_reason(delta: Option<&RawValue>) -> FinishReasons {
+    let delta: Option<Stopped<'_>> = delta.and_then(|delta| serde_json::from_str(delta.get()).ok());
+    delta.and_then(|delta| delta.stop_reason).map(reason_of).unwrap_or_default()
+}
+
+/// The state of a response in the words of the other dialects.
+fn word_of_response(status: &str) -> &str {
+    match status {
+        "completed" => "stop",
+        "failed" => "error",
+        "incomplete" => "length",
+        other => other,
+    }
+}
+
+/// Why a whole answer ended, in each dialect. Reads the choices, so only for who wants to know.
+#[must_use]
+pub fn finish_reasons(body: &[u8]) -> FinishReasons {
+    let Some(members) = Members::parse(body) else { return FinishReasons::default() };
+    if let Some(choices) = members.value("choices") {
+        return reasons_of(choices);
+    }
+    if let Some(reason) = members.value("stop_reason") {
+        return reason_of(reason);
+    }
+    let of_response = members.value("object").is_some_and(|object| object.get() == r#""response""#);
+    let status = members.value("status").filter(|_| of_response).map(|status| status.get().trim_matches('"'));
+    status.map(|status| FinishReasons::of(word_of_response(status))).unwrap_or_default()
 }
 
 #[derive(Deserialize)]
