@@ -12,7 +12,7 @@ use dgx_gateway_filter::{
     Blame, BuildEnv, BuildError, ErrorCode, Exchange, ExchangeCx, Filter, FilterError, FilterKind, FinishCx, Flow,
     Outcome, Pending, Problem, Rope,
 };
-use dgx_gateway_store::{Keep, Receipt, Slot, StoreError, Wait};
+use dgx_gateway_store::{Group, Keep, Receipt, Slot, StoreError, Wait};
 use rust_decimal::Decimal;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -78,9 +78,10 @@ impl Exchange for BookExchange {
         let principal = cx.facts.get::<Principal>().ok_or_else(|| FilterError::internal("no principal was stated"))?;
         let choice = cx.facts.get::<ModelChoice>().ok_or_else(|| FilterError::internal("no model was chosen"))?;
         let text = |value: &Arc<str>| value.as_ref().to_owned();
+        let uid = uuid::Uuid::now_v7().to_string();
         let call = Opened {
-            call_id: uuid::Uuid::now_v7().to_string(),
-            request_uid: uuid::Uuid::now_v7().to_string(),
+            call_id: uid.clone(),
+            request_uid: uid,
             request_id: text(&cx.request.id),
             parent_request_id: cx.facts.get::<Caller>().map(|caller| text(&caller.parent_request_id)),
             tenant_id: text(&principal.tenant_id),
@@ -134,7 +135,7 @@ impl BookExchange {
         let wait = self.waits(open.counts);
         let Open { row, slot, .. } = open;
         row.is_settled(settled);
-        let work = Box::new(move |connection: &_| row.settle(connection));
+        let work = Box::new(move |group: &Group<'_>| row.settle(group));
         Some((wait, slot.write(wait, Keep::Always, work)))
     }
 
@@ -143,7 +144,7 @@ impl BookExchange {
         let (to_open, to_settle) = (self.ledger.lasting.store.slot().await?, self.ledger.lasting.store.slot().await?);
         let row = Arc::new(Row::new(call, self.ledger.instance()));
         let opened = Arc::clone(&row);
-        let work = Box::new(move |connection: &_| opened.open(connection));
+        let work = Box::new(move |group: &Group<'_>| opened.open(group));
         // before the wait: a request that ends within it is settled like every other
         self.open = Some(Open { row, counts, slot: to_settle });
         match self.waits(counts) {

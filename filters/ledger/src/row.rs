@@ -6,7 +6,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dgx_gateway_store::rusqlite::{Connection, Result};
+use dgx_gateway_store::Group;
+use dgx_gateway_store::rusqlite::Result;
 
 use crate::rows::{self, Opened, Settled};
 
@@ -39,21 +40,21 @@ impl Row {
     }
 
     /// Writes the row, as far as is known. May run again, in a transaction that begins anew.
-    pub(crate) fn open(&self, connection: &Connection) -> Result<()> {
+    pub(crate) fn open(&self, group: &Group<'_>) -> Result<()> {
         let mut state = self.state();
         state.whole = state.settled.is_some();
         match &state.settled {
-            Some(settled) => rows::write_settled(connection, &self.call, settled, &self.instance),
-            None => rows::open(connection, &self.call, &self.instance),
+            Some(settled) => rows::write_settled(group, &self.call, settled, &self.instance),
+            None => rows::open(group, &self.call, &self.instance),
         }
     }
 
     /// Settles the row, unless it was written as settled. Behind [`Row::open`] in the queue, so behind it in a
     /// transaction, too.
-    pub(crate) fn settle(&self, connection: &Connection) -> Result<()> {
+    pub(crate) fn settle(&self, group: &Group<'_>) -> Result<()> {
         let state = self.state();
         match &state.settled {
-            Some(settled) if !state.whole => rows::settle_only(connection, &self.call, settled),
+            Some(settled) if !state.whole => rows::settle_only(group, &self.call, settled),
             _ => Ok(()),
         }
     }

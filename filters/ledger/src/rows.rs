@@ -22,6 +22,7 @@ use std::borrow::Cow;
 
 use dgx_gateway_filter::facts::Usage;
 use dgx_gateway_filter::money::{CallTarget, Terms};
+use dgx_gateway_store::Group;
 use dgx_gateway_store::rusqlite::{Connection, Error, Result, params};
 use rust_decimal::Decimal;
 
@@ -98,7 +99,7 @@ fn amount(value: Decimal) -> Cow<'static, str> {
     if value.is_zero() { Cow::Borrowed("0") } else { Cow::Owned(value.normalize().to_string()) }
 }
 
-/// Opens a call of a request.
+/// Opens a call of a request. The id of the first one is the uid of its request, see `schema`.
 pub(crate) fn open(connection: &Connection, call: &Opened, instance: &str) -> Result<()> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO usage_calls (call_id, request_uid, request_id, tenant_id, token_id, user_id, model, state,
@@ -134,16 +135,15 @@ pub(crate) fn open(connection: &Connection, call: &Opened, instance: &str) -> Re
 
 /// Writes the only call of a request that is over before its row was written, and the request with it: what [`open`] and
 /// [`settle_only`] come to together.
-pub(crate) fn write_settled(connection: &Connection, call: &Opened, settled: &Settled, instance: &str) -> Result<()> {
-    let mut insert = connection.prepare_cached(
+pub(crate) fn write_settled(group: &Group<'_>, call: &Opened, settled: &Settled, instance: &str) -> Result<()> {
+    let mut insert = group.prepare_cached(
         "INSERT INTO usage_calls (call_id, request_uid, request_id, tenant_id, token_id, user_id, model, state,
-            prompt_tokens, started_at, instance, backend_id, upstream_model, local, began, rate, rate_source, fx_markup,
-            cost_markup_factor, status, resolved_model, backend_label, completion_tokens, cached_tokens,
-            cache_write_tokens, images, seconds, source, upstream_usd, eur_exact, settled_at, parent_request_id, alias)
+            prompt_tokens, started_at, instance, began, status, resolved_model, backend_label, completion_tokens,
+            cached_tokens, cache_write_tokens, images, seconds, source, upstream_usd, eur_exact, settled_at,
+            parent_request_id, alias)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'settled', ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-            ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
+            ?21, ?22, ?23, ?24, ?25)",
     )?;
-    let (target, terms) = (call.target.as_ref(), &call.terms);
     insert.execute(params![
         call.call_id,
         call.request_uid,
@@ -155,14 +155,7 @@ pub(crate) fn write_settled(connection: &Connection, call: &Opened, settled: &Se
         count(settled.usage.prompt_tokens),
         call.started_at,
         instance,
-        target.map(|target| &*target.backend_id),
-        target.map(|target| &*target.upstream_model),
-        target.map(|target| target.local),
-        millis(terms.began),
-        amount(terms.rate),
-        &*terms.rate_source,
-        amount(terms.fx_markup),
-        amount(terms.factor),
+        millis(call.terms.began),
         settled.status.as_str(),
         settled.resolved_model,
         settled.backend_label,
@@ -178,20 +171,20 @@ pub(crate) fn write_settled(connection: &Connection, call: &Opened, settled: &Se
         call.parent_request_id,
         call.alias,
     ])?;
-    request::insert_only(connection, call, settled)
+    request::insert_only(group, call, settled)
 }
 
 /// Settles the only call of a request, and the request with it.
-pub(crate) fn settle_only(connection: &Connection, call: &Opened, settled: &Settled) -> Result<()> {
-    settle_call(connection, call, settled)?;
-    request::insert_only(connection, call, settled)
+pub(crate) fn settle_only(group: &Group<'_>, call: &Opened, settled: &Settled) -> Result<()> {
+    settle_call(group, call, settled)?;
+    request::insert_only(group, call, settled)
 }
 
 /// Settles the last of several calls of a request, and the request with it. True when the request has a row.
 #[cfg_attr(not(test), expect(dead_code, reason = "for requests that make several calls, which come with tool loops"))]
-pub(crate) fn settle(connection: &Connection, call: &Opened, settled: &Settled) -> Result<bool> {
-    settle_call(connection, call, settled)?;
-    request::insert(connection, call, settled.settled_at)
+pub(crate) fn settle(group: &Group<'_>, call: &Opened, settled: &Settled) -> Result<bool> {
+    settle_call(group, call, settled)?;
+    request::insert(group, call, settled.settled_at)
 }
 
 /// Settles a call and opens the next one of the same request.
@@ -206,11 +199,14 @@ pub(crate) fn settle_and_open(
     open(connection, next, instance)
 }
 
+/// What the call was to be priced by is needed no more.
 fn settle_call(connection: &Connection, call: &Opened, settled: &Settled) -> Result<()> {
     let mut update = connection.prepare_cached(
         "UPDATE usage_calls SET state = 'settled', status = ?2, resolved_model = ?3, backend_label = ?4,
             prompt_tokens = ?5, completion_tokens = ?6, cached_tokens = ?7, cache_write_tokens = ?8, images = ?9,
-            seconds = ?10, source = ?11, upstream_usd = ?12, eur_exact = ?13, settled_at = ?14
+            seconds = ?10, source = ?11, upstream_usd = ?12, eur_exact = ?13, settled_at = ?14, backend_id = NULL,
+            upstream_model = NULL, local = NULL, rate = NULL, rate_source = NULL, fx_markup = NULL,
+            cost_markup_factor = NULL
          WHERE call_id = ?1 AND state = 'reserved'",
     )?;
     let changed = update.execute(params![

@@ -10,7 +10,7 @@ use dgx_gateway_filter::facts::{Meter, ModelCall, Principal, WorstCase};
 use dgx_gateway_filter::money::{CallTarget, Spent, Terms};
 use dgx_gateway_filter::services::{Audit, Pricing, Pseudonyms, ShownAmounts, ShownCost};
 use dgx_gateway_filter::{BuildEnv, BuildError, Outcome};
-use dgx_gateway_store::{Store, StoreError};
+use dgx_gateway_store::{Group, Store, StoreError};
 use rust_decimal::Decimal;
 
 use crate::config::{Checked, Durability};
@@ -89,7 +89,8 @@ impl Ledger {
         let left = rows::left_open(&transaction, &self.terms(Decimal::ONE)).map_err(StoreError::from)?;
         let dead = left.iter().filter(|left| !alive.contains(&left.instance));
         let settled: Vec<_> = dead.map(|LeftOpen { call, .. }| (call, self.abandoned(call))).collect();
-        rows::settle_left_open(&transaction, &settled).map_err(StoreError::from)?;
+        let group = Group::new(&transaction);
+        rows::settle_left_open(&group, &settled).and_then(|()| group.end()).map_err(StoreError::from)?;
         transaction.commit().map_err(StoreError::from)?;
         if !settled.is_empty() {
             tracing::warn!(calls = settled.len(), "calls that a process left open were settled as aborted");

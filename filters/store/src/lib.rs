@@ -1,7 +1,8 @@
 //! The database of one machine: SQLite, one writer, commits in groups.
 //!
 //! Owns the key `storage`, the file `data/sqlite/gateway.sqlite` and no table in it: a crate that keeps state brings
-//! its own tables with [`Store::migrate`] and its own SQL as [`Work`].
+//! its own tables with [`Store::migrate`] and its own SQL as [`Work`]. What many pieces of work add to, such as a sum, is
+//! written once per transaction ([`Together`]).
 //!
 //! All writes go through one thread. It takes what has gathered in its bounded queue and commits it in one
 //! transaction, so that concurrent requests share one wait for the disk. Whoever has to be sure waits for its
@@ -16,6 +17,7 @@
 //! |---|---|
 //! | `config` | the key `storage` and the service behind it |
 //! | [`copy`] | a copy of a database while others write to it |
+//! | `group` | what the pieces of work of one transaction share |
 //! | `migrate` | schema versions by owner |
 //! | `queue` | what waits to be written |
 //! | `store` | the handle: slots, receipts, readers |
@@ -23,6 +25,7 @@
 
 mod config;
 pub mod copy;
+mod group;
 mod migrate;
 mod queue;
 mod store;
@@ -31,6 +34,7 @@ mod tests;
 mod writer;
 
 pub use self::config::{Service, Settings, StorageSettings};
+pub use self::group::{Group, Together};
 pub use self::store::{Keep, Receipt, Slot, Store, StoreError, Wait, Work};
 pub use self::writer::{GATHER, RETRY};
 /// SQLite as this crate builds it; plug-ins use it for their SQL.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
+use crate::group::Group;
 use crate::migrate;
 use crate::queue::{Job, Queue};
 use crate::writer::{Condition, Writer};
@@ -21,7 +22,7 @@ const STATEMENTS: usize = 256;
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
 /// Some SQL. It may run more than once, each time in a transaction that begins anew.
-pub type Work = Box<dyn FnMut(&Connection) -> rusqlite::Result<()> + Send>;
+pub type Work = Box<dyn FnMut(&Group<'_>) -> rusqlite::Result<()> + Send>;
 
 /// Why something was not stored.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::params;
 use tempfile::TempDir;
 
-use crate::{Keep, Store, StoreError, Wait, Work};
+use crate::{Keep, Store, StoreError, Together, Wait, Work};
 
 const TABLE: &str = "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT";
 
@@ -31,6 +31,12 @@ impl Bench {
 
     async fn put(&self, n: i64, wait: Wait) -> Result<(), StoreError> {
         self.store.slot().await.unwrap().write(wait, Keep::Never, insert(n)).committed().await
+    }
+
+    fn numbers(&self) -> Vec<i64> {
+        let reader = self.store.reader().unwrap();
+        let mut select = reader.prepare("SELECT n FROM numbers ORDER BY n").unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
     fn count(&self) -> i64 {
@@ -254,4 +260,43 @@ async fn the_locks_of_an_open_database_stay_whatever_else_is_opened() {
     let pid = format!(" {} ", std::process::id());
     let locks = std::fs::read_to_string("/proc/locks").unwrap();
     assert!(locks.lines().any(|line| line.contains(&inode) && line.contains(&pid)), "{locks}");
+}
+
+/// How much was added in one transaction.
+#[derive(Default)]
+struct Total(i64);
+
+impl Together for Total {
+    fn write(self, connection: &rusqlite::Connection) -> rusqlite::Result<()> {
+        connection.execute("INSERT INTO numbers VALUES (?1)", [self.0]).map(drop)
+    }
+}
+
+fn add(n: i64) -> Work {
+    let mut work = insert(n);
+    Box::new(move |group| {
+        group.add(|total: &mut Total| total.0 += n * 1000);
+        work(group)
+    })
+}
+
+#[tokio::test]
+async fn what_a_transaction_adds_up_is_written_once_and_without_what_failed() {
+    let bench = Bench::new();
+    bench.put(7, Wait::Now).await.unwrap();
+    let mut receipts = Vec::new();
+    for n in [1, 2, 3] {
+        receipts.push(bench.store.slot().await.unwrap().write(Wait::Later, Keep::Always, add(n)));
+    }
+    for receipt in receipts.drain(..) {
+        receipt.committed().await.unwrap();
+    }
+    assert_eq!(bench.numbers(), [1, 2, 3, 7, 6000]);
+    for n in [4, 7, 5] {
+        receipts.push(bench.store.slot().await.unwrap().write(Wait::Later, Keep::Always, add(n)));
+    }
+    for (receipt, fails) in receipts.into_iter().zip([false, true, false]) {
+        assert_eq!(receipt.committed().await.is_err(), fails);
+    }
+    assert_eq!(bench.numbers(), [1, 2, 3, 4, 5, 7, 4000, 5000, 6000], "one by one then, and 7 is not in it");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use crate::group::Group;
 use crate::queue::{Job, Patience, Queue};
 use crate::store::{Keep, StoreError};
 
@@ -107,14 +108,9 @@ impl Writer {
         if group.is_empty() {
             probe(&transaction)?;
         }
-        let mut together = Ok(());
-        for job in group.iter_mut() {
-            together = (job.work)(&transaction);
-            if together.is_err() {
-                break;
-            }
-        }
-        match together {
+        let together = Group::new(&transaction);
+        let done = group.iter_mut().try_for_each(|job| (job.work)(&together)).and_then(|()| together.end());
+        match done {
             Ok(()) => {
                 transaction.commit()?;
                 group.drain(..).for_each(|mut job| job.tell(Ok(())));
@@ -135,7 +131,8 @@ impl Writer {
         }
         while let Some(job) = self.group.first_mut() {
             let transaction = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
-            let done = match (job.work)(&transaction) {
+            let alone = Group::new(&transaction);
+            let done = match (job.work)(&alone).and_then(|()| alone.end()) {
                 Ok(()) => transaction.commit().map_err(StoreError::from),
                 Err(error) if is_of_the_disk(&error) => return Err(error.into()),
                 Err(error) => {

@@ -8,7 +8,7 @@ use dgx_gateway_filter::audit::{Audit, AuditEvent, AuditRecord, ConfigAction};
 use dgx_gateway_filter::facts::{Caller, Principal};
 use dgx_gateway_filter::tenant_config::{Cascade, Level, Process, TenantKey, Value, Wrong};
 use dgx_gateway_store::rusqlite::{self, Connection};
-use dgx_gateway_store::{Keep, StoreError, Wait};
+use dgx_gateway_store::{Group, Keep, StoreError, Wait};
 
 use crate::config::Tenancy;
 use crate::entry::Shown;
@@ -102,8 +102,8 @@ impl Changes {
         let job = Job { change, yaml, process: Arc::clone(&tenancy.process) };
         let outcome = Arc::new(Mutex::new(None));
         let told = Arc::clone(&outcome);
-        let work = Box::new(move |connection: &Connection| {
-            let done = job.run(connection)?;
+        let work = Box::new(move |group: &Group<'_>| {
+            let done = job.run(group)?;
             *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
             Ok(())
         });

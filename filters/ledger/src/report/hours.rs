@@ -1,5 +1,8 @@
 //! Sums of hours: kept with each request, read for reports.
 
+use std::collections::BTreeMap;
+
+use dgx_gateway_store::Together;
 use dgx_gateway_store::rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
@@ -18,31 +21,48 @@ pub(crate) struct Line {
     pub sum: Sum,
 }
 
-/// Adds a request to the sum of its hour; in the transaction of its row.
-pub(crate) fn add(connection: &Connection, tenant: &str, line: &Line) -> Result<()> {
-    let hour = Granularity::Hour.begin(line.at);
-    let mut select = connection.prepare_cached(
-        "SELECT requests, eur_cents, usd_cents, upstream_usd FROM usage_hours
-         WHERE tenant_id = ?1 AND hour = ?2 AND model = ?3 AND source = ?4",
-    )?;
-    let known = select.query_row(params![tenant, hour, line.model, line.source], |row| sum(row, 0)).optional()?;
-    let mut total = known.unwrap_or_default();
-    total.add(&line.sum);
-    let mut replace = connection.prepare_cached(
-        "INSERT OR REPLACE INTO usage_hours (tenant_id, hour, model, source, requests, eur_cents, usd_cents, upstream_usd)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-    )?;
-    replace.execute(params![
-        tenant,
-        hour,
-        line.model,
-        line.source,
-        i64::try_from(total.requests).unwrap_or(i64::MAX),
-        total.eur_cents,
-        total.usd_cents,
-        total.upstream_usd.normalize().to_string(),
-    ])?;
-    Ok(())
+/// What the requests of one transaction add to the sums of their hours: written once, however many they are.
+#[derive(Debug, Default)]
+pub(crate) struct Hours(BTreeMap<(String, i64, String, String), Sum>);
+
+impl Hours {
+    /// Adds a request of a tenant.
+    pub(crate) fn add(&mut self, tenant: &str, line: Line) {
+        let hour = Granularity::Hour.begin(line.at);
+        self.0.entry((tenant.to_owned(), hour, line.model, line.source)).or_default().add(&line.sum);
+    }
+}
+
+impl Together for Hours {
+    fn write(self, connection: &Connection) -> Result<()> {
+        let mut select = connection.prepare_cached(
+            "SELECT requests, eur_cents, usd_cents, upstream_usd FROM usage_hours
+             WHERE tenant_id = ?1 AND hour = ?2 AND model = ?3 AND source = ?4",
+        )?;
+        let mut replace = connection.prepare_cached(
+            "INSERT OR REPLACE INTO usage_hours (tenant_id, hour, model, source, requests, eur_cents, usd_cents,
+                upstream_usd)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        for ((tenant, hour, model, source), more) in self.0 {
+            let known = select.query_row(params![tenant, hour, model, source], |row| sum(row, 0)).optional()?;
+            let mut total = known.unwrap_or_default();
+            total.add(&more);
+            let requests = i64::try_from(total.requests).unwrap_or(i64::MAX);
+            let upstream_usd = total.upstream_usd.normalize().to_string();
+            replace.execute(params![
+                tenant,
+                hour,
+                model,
+                source,
+                requests,
+                total.eur_cents,
+                total.usd_cents,
+                upstream_usd
+            ])?;
+        }
+        Ok(())
+    }
 }
 
 /// Sums up the requests of a version that kept no sums; once, when there are none yet.
@@ -58,10 +78,11 @@ pub(crate) fn sum_up(connection: &Connection) -> Result<()> {
         "SELECT settled_at, model, source, billed_eur, billed_usd, upstream_usd, tenant_id FROM usage_requests",
     )?;
     let mut rows = select.query([])?;
+    let mut hours = Hours::default();
     while let Some(row) = rows.next()? {
-        add(connection, &row.get::<_, String>(6)?, &request(row)?)?;
+        hours.add(&row.get::<_, String>(6)?, request(row)?);
     }
-    Ok(())
+    hours.write(connection)
 }
 
 /// What a tenant was billed from one moment until before another, in milliseconds of UTC.

@@ -5,8 +5,9 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::report::hours::{add, read, requests, sum_up};
+use crate::report::hours::{Hours, read, requests, sum_up};
 use crate::rows::STEPS;
+use dgx_gateway_store::Together as _;
 use dgx_gateway_store::rusqlite::{Connection, params};
 
 /// 2026-05-16 00:00 UTC.
@@ -42,7 +43,9 @@ fn request(connection: &Connection, uid: &str, tenant: &str, at: i64, kind: (&st
         usd_cents: hours::cents(decimal(amounts[1])),
         upstream_usd: decimal(amounts[2]),
     };
-    add(connection, tenant, &Line { at, model: kind.0.into(), source: kind.1.into(), sum }).unwrap();
+    let mut hours = Hours::default();
+    hours.add(tenant, Line { at, model: kind.0.into(), source: kind.1.into(), sum });
+    hours.write(connection).unwrap();
 }
 
 fn report(connection: &Connection, tenant: &str, query: &str) -> String {

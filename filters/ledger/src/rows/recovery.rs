@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use dgx_gateway_filter::money::{CallTarget, Terms};
+use dgx_gateway_store::Group;
 use dgx_gateway_store::rusqlite::{Connection, Result, Row};
 
 use super::request::{self, decimal};
@@ -71,17 +72,19 @@ fn terms(row: &Row<'_>) -> Result<Option<Terms>> {
 
 /// Settles calls that nobody is left to settle, and their requests with them. A request of which another call is open
 /// still is left to whoever holds that.
-pub(crate) fn settle_left_open(connection: &Connection, settled: &[(&Opened, Settled)]) -> Result<()> {
+pub(crate) fn settle_left_open(group: &Group<'_>, settled: &[(&Opened, Settled)]) -> Result<()> {
     let mut requests = BTreeMap::new();
     for (call, settled) in settled {
-        settle_call(connection, call, settled)?;
+        settle_call(group, call, settled)?;
         requests.insert(&call.request_uid, (call, settled.settled_at));
     }
-    let mut open = connection
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM usage_calls WHERE request_uid = ?1 AND state = 'reserved')")?;
+    let mut open = group.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM usage_calls
+            WHERE (call_id = ?1 OR request_uid = ?1 AND request_uid <> call_id) AND state = 'reserved')",
+    )?;
     for (uid, (call, settled_at)) in requests {
         if !open.query_row([uid], |row| row.get(0))? {
-            request::insert(connection, call, settled_at)?;
+            request::insert(group, call, settled_at)?;
         }
     }
     Ok(())

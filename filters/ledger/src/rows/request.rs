@@ -1,5 +1,6 @@
 //! The row of a request: what its calls cost together.
 
+use dgx_gateway_store::Group;
 use dgx_gateway_store::rusqlite::types::Type;
 use dgx_gateway_store::rusqlite::{Connection, Error, Result, Row, params};
 use rust_decimal::Decimal;
@@ -7,27 +8,27 @@ use rust_decimal::Decimal;
 use super::{Opened, Settled, Status, amount};
 use crate::money::{Bill, CallCost, Source};
 use crate::report::Sum;
-use crate::report::hours::{self, Line};
+use crate::report::hours::{self, Hours, Line};
 
 /// Adds the row of a request of which all calls are settled. A request that got nothing and costs nothing has none.
 /// True when there is one.
-pub(super) fn insert(connection: &Connection, call: &Opened, settled_at: i64) -> Result<bool> {
-    insert_of(connection, call, &calls(connection, &call.request_uid)?, settled_at)
+pub(super) fn insert(group: &Group<'_>, call: &Opened, settled_at: i64) -> Result<bool> {
+    insert_of(group, call, &calls(group, &call.request_uid)?, settled_at)
 }
 
 /// The same for a request that made this call alone.
-pub(super) fn insert_only(connection: &Connection, call: &Opened, settled: &Settled) -> Result<()> {
+pub(super) fn insert_only(group: &Group<'_>, call: &Opened, settled: &Settled) -> Result<()> {
     let calls = [(settled.status, settled.cost)];
-    insert_of(connection, call, &calls, settled.settled_at).map(drop)
+    insert_of(group, call, &calls, settled.settled_at).map(drop)
 }
 
-fn insert_of(connection: &Connection, call: &Opened, calls: &[(Status, CallCost)], settled_at: i64) -> Result<bool> {
+fn insert_of(group: &Group<'_>, call: &Opened, calls: &[(Status, CallCost)], settled_at: i64) -> Result<bool> {
     if !calls.iter().any(|(status, cost)| has_row(*status, *cost)) {
         return Ok(false);
     }
     let costs: Vec<CallCost> = calls.iter().map(|(_, cost)| *cost).collect();
     let (bill, terms) = (Bill::of(&costs, &call.terms), &call.terms);
-    let mut insert = connection.prepare_cached(
+    let mut insert = group.prepare_cached(
         "INSERT INTO usage_requests (request_uid, request_id, parent_request_id, tenant_id, token_id, user_id, model,
             source, available, billed_eur, billed_usd, upstream_usd, rate, rate_source, fx_markup, cost_markup_factor,
             settled_at)
@@ -59,7 +60,7 @@ fn insert_of(connection: &Connection, call: &Opened, calls: &[(Status, CallCost)
         upstream_usd: bill.upstream_usd,
     };
     let line = Line { at: settled_at, model: call.model.clone(), source: bill.source.as_str().to_owned(), sum };
-    hours::add(connection, &call.tenant_id, &line)?;
+    group.add(|hours: &mut Hours| hours.add(&call.tenant_id, line));
     Ok(true)
 }
 
@@ -72,7 +73,7 @@ pub(crate) fn has_row(status: Status, cost: CallCost) -> bool {
 fn calls(connection: &Connection, request_uid: &str) -> Result<Vec<(Status, CallCost)>> {
     let mut select = connection.prepare_cached(
         "SELECT status, source, upstream_usd, eur_exact FROM usage_calls
-         WHERE request_uid = ?1 AND state = 'settled' ORDER BY call_id",
+         WHERE (call_id = ?1 OR request_uid = ?1 AND request_uid <> call_id) AND state = 'settled' ORDER BY call_id",
     )?;
     let read = |row: &Row<'_>| {
         let (status, source): (String, String) = (row.get(0)?, row.get(1)?);

@@ -2,7 +2,7 @@
 
 /// Steps of the schema, oldest first. Checks compare with OR: for a list of three words after IN, SQLite makes a table
 /// of its own at every write.
-pub(crate) const STEPS: [&str; 5] = [FIRST, PRICED, CALLED, HOURS, BY_MOMENT];
+pub(crate) const STEPS: [&str; 6] = [FIRST, PRICED, CALLED, HOURS, BY_MOMENT, FIRST_CALL];
 
 const FIRST: &str = "
 CREATE TABLE usage_calls (
@@ -92,4 +92,10 @@ CREATE TABLE usage_hours (
 const BY_MOMENT: &str = "
 ALTER TABLE usage_calls ADD COLUMN alias TEXT;
 CREATE INDEX usage_calls_began ON usage_calls (tenant_id, coalesce(began, started_at));
+";
+
+/// Most requests make one call. Its id is the uid of its request, so that it needs no entry in an index to be found by.
+const FIRST_CALL: &str = "
+DROP INDEX usage_calls_request;
+CREATE INDEX usage_calls_request ON usage_calls (request_uid) WHERE request_uid <> call_id;
 ";

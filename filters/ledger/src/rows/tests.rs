@@ -29,7 +29,7 @@ fn terms() -> Terms {
 
 fn call(request: u64, number: u64) -> Opened {
     Opened {
-        call_id: format!("{request}-{number}"),
+        call_id: if number == 1 { format!("uid-{request}") } else { format!("{request}-{number}") },
         request_uid: format!("uid-{request}"),
         request_id: "chosen by the caller".to_owned(),
         parent_request_id: Some("of an agent".to_owned()),
@@ -60,6 +60,17 @@ fn settled(status: Status, cost: CallCost) -> Settled {
 
 fn dollars(usd: &str) -> CallCost {
     CallCost::of_dollars(Source::Upstream, usd.parse().unwrap(), &terms())
+}
+
+fn settle(connection: &Connection, call: &Opened, settled: &Settled) -> Result<bool> {
+    let group = Group::new(connection);
+    let has_row = super::settle(&group, call, settled)?;
+    group.end().map(|()| has_row)
+}
+
+fn settle_left_open(connection: &Connection, settled: &[(&Opened, Settled)]) -> Result<()> {
+    let group = Group::new(connection);
+    super::settle_left_open(&group, settled).and_then(|()| group.end())
 }
 
 fn texts(connection: &Connection, sql: &str) -> Vec<String> {
@@ -164,9 +175,9 @@ fn a_request_with_a_call_that_lives_elsewhere_is_left_to_it() {
     assert_eq!(bills(&connection), ["uid-1 upstream 1 0.04 0.05 0.04"]);
 }
 
-/// Every column of both tables.
+/// Every column of every table.
 fn everything(connection: &Connection) -> Vec<String> {
-    ["usage_calls", "usage_requests"]
+    ["usage_calls", "usage_requests", "usage_hours"]
         .iter()
         .flat_map(|table| {
             let mut select = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
@@ -189,12 +200,14 @@ fn a_call_that_is_over_before_its_row_is_written_leaves_the_same_rows() {
             let row = Row::new(call(1, 1), &"i".into());
             if over {
                 row.is_settled(settled(status, cost));
-                row.open(connection).unwrap();
+                row.open(&Group::new(connection)).unwrap();
                 connection.execute_batch("DELETE FROM usage_calls; DELETE FROM usage_requests").unwrap(); // rolled back
             }
-            row.open(connection).unwrap();
+            let group = Group::new(connection);
+            row.open(&group).unwrap();
             row.is_settled(settled(status, cost));
-            row.settle(connection).unwrap();
+            row.settle(&group).unwrap();
+            group.end().unwrap();
         }
         assert_eq!(everything(&apart), everything(&together), "{status:?} {cost:?}");
         assert!(!everything(&apart).is_empty());
