@@ -159,15 +159,17 @@ fn retry(untouched: bool, next: &Next) -> Box<Error> {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = RequestCtx;
+    /// In a box: the engine's futures hold and move it by value, at several levels.
+    type CTX = Box<RequestCtx>;
 
-    fn new_ctx(&self) -> RequestCtx {
+    fn new_ctx(&self) -> Box<RequestCtx> {
         let world = self.world.load_full();
         let most = world.server.max_held_bytes;
-        RequestCtx::new(world, self.held.share(most), self.held_answers.share(most), Arc::clone(&self.spools))
+        let (held, held_answers) = (self.held.share(most), self.held_answers.share(most));
+        Box::new(RequestCtx::new(world, held, held_answers, Arc::clone(&self.spools)))
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Box<RequestCtx>) -> Result<()> {
         let peer = session.client_addr().and_then(|address| address.as_inet().copied());
         ctx.begin(session.req_header(), peer, &self.metrics);
         ctx.busy = self.connections.busy(peer);
@@ -181,7 +183,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<RequestCtx>) -> Result<bool> {
         let mut admitted = admit(session, ctx).await;
         if matches!(admitted, Ok(Admitted::Proxy)) && ctx.is_duplex() {
             admitted = Box::pin(self.duplex.run(session, ctx)).await.map(|()| Admitted::Answered);
@@ -197,7 +199,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut RequestCtx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<RequestCtx>) -> Result<Box<HttpPeer>> {
         loop {
             if let Err(stop) = waiting::before_attempt(session, ctx).await {
                 return Err(match stop {
@@ -239,7 +241,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         head: &mut RequestHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         let (Some(request), Some(upstream)) = (&mut ctx.attempt.request, &ctx.attempt.upstream) else {
             return Error::e_explain(ErrorType::InternalError, "an attempt without a request");
@@ -268,7 +270,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         piece: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         if ctx.replay.is_none()
             && let Some(piece) = piece
@@ -291,7 +293,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         if response.status == StatusCode::SWITCHING_PROTOCOLS {
             // nobody asked for it, and the engine would wait for ever for what follows
@@ -338,7 +340,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         part: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<Option<Duration>> {
         if end {
             ctx.upstream_done();
@@ -365,7 +367,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        _ctx: &mut RequestCtx,
+        _ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         if session.req_header().version == Version::HTTP_10 {
             response.remove_header(&header::TRANSFER_ENCODING); // it does not know chunks
@@ -378,7 +380,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         part: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<Option<Duration>> {
         match ctx.attempt.stage {
             Stage::Held(_) | Stage::Released | Stage::Switched => return Ok(None),
@@ -437,7 +439,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _trailers: &mut HeaderMap,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<()> {
         if !matches!(ctx.attempt.stage, Stage::Relaying) {
             return Ok(());
@@ -459,7 +461,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         _trailers: &mut HeaderMap,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
     ) -> Result<Option<Bytes>> {
         Ok(ctx.attempt.rest.take())
     }
@@ -468,7 +470,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let failure = match failure_of(&error) {
@@ -485,31 +487,31 @@ impl ProxyHttp for Gateway {
         peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut RequestCtx,
+        ctx: &mut Box<RequestCtx>,
         reused: bool,
     ) -> Box<Error> {
         failure::broke_off(session, ctx, error.more_context(format!("peer {peer}")), reused)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestCtx) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<RequestCtx>) -> FailToProxy {
         failure::answer(session, ctx, error).await
     }
 
-    fn suppress_error_log(&self, _session: &Session, _ctx: &RequestCtx, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<RequestCtx>, _error: &Error) -> bool {
         true // `reply` and `telemetry` say it once, with the request id
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &RequestCtx,
+        _ctx: &Box<RequestCtx>,
         _error: &Error,
         _log: ProxyWarnLogContext,
     ) -> bool {
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut RequestCtx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Box<RequestCtx>) {
         if let Some(replay) = ctx.replay.take() {
             ctx.delivered = replay.end_left();
             replay.restore(session).await; // keep-alive needs the genuine session

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::apps::{HttpServerOptions, ServerApp};
-use pingora::listeners::TcpSocketOptions;
+use pingora::listeners::{ListenerConfig, TcpSocketOptions};
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::proxy::http_proxy;
 use pingora::server::{ListenFds, RuntimeOpts, Server, ShutdownWatch};
 use pingora::services::Service;
@@ -58,8 +59,15 @@ pub(super) fn service(server: &Server, parts: Parts) -> impl Service + use<> {
     proxy.h2_options = Some(h2);
     let app = ConnectionGuard::new(proxy, world, connections, draining, metrics);
     let mut inner = listening::Service::new("public".to_owned(), app);
-    inner.add_tcp_with_settings(&address.to_string(), TcpSocketOptions::default());
+    inner.add_listener(endpoint(address));
     Public { inner, socket: Some(socket), address, closing, notifier }
+}
+
+/// Where the engine listens. It reads straight into the buffers of heads and bodies: a buffer before them would take
+/// 64 KiB of each connection, and a copy of each byte.
+fn endpoint(address: SocketAddr) -> ListenerConfig {
+    let buffers = L4BufferSettings::default().read(0);
+    ListenerConfig::tcp(address.to_string()).tcp_socket_options(TcpSocketOptions::default()).l4_buffer(buffers)
 }
 
 struct Public<A> {

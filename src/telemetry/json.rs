@@ -71,7 +71,7 @@ impl<W: fmt::Write> Fields<'_, W> {
     fn field(&mut self, field: &Field, write: impl FnOnce(&mut W) -> fmt::Result) {
         let name = field.name();
         if self.result.is_ok() && !name.starts_with("log.") {
-            self.result = self.named(name.trim_start_matches("r#"), write);
+            self.result = self.named(name.strip_prefix("r#").unwrap_or(name), write);
         }
     }
 
