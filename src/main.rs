@@ -2,6 +2,7 @@
 
 mod backup;
 mod health;
+mod import;
 mod schema;
 mod show;
 mod token;
@@ -48,6 +49,11 @@ enum Command {
         /// Whether it can serve, and not only whether it runs.
         #[arg(long)]
         ready: bool,
+    },
+    /// Prints backends and models made from the configuration of another gateway.
+    Import {
+        #[command(subcommand)]
+        what: import::Import,
     },
     /// Puts a backup in place of an empty data directory. The gateway must not run.
     Restore {
@@ -102,6 +108,7 @@ fn main() -> ExitCode {
         Command::Check => check(&overrides, &ambient),
         Command::Config { what } => describe(&what, &overrides, &ambient),
         Command::Health { ready } => health(ready, &overrides, &ambient),
+        Command::Import { what } => import::run(&what),
         Command::Restore { directory } => backup::restore(&directory, &overrides, &ambient),
         Command::Serve => serve(&overrides, &ambient),
         Command::Token { what } => token::run(&what, &overrides, &ambient),

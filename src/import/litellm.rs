@@ -1,0 +1,468 @@
+//! The file: backends, routes, fallbacks, and what is left over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_yaml::{Mapping, Value};
+
+use super::ImportError;
+use super::deployment::{Deployment, Given, Read, is_slug, read, shown};
+
+/// What was made of a file.
+#[derive(Debug, Default)]
+pub(crate) struct Imported {
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) models: Vec<Model>,
+    /// Further names, and what they stand for.
+    pub(crate) pins: Vec<(String, String)>,
+    pub(crate) prices: Vec<Price>,
+    /// What could not be carried over, or was decided.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What a model costs at a backend.
+#[derive(Debug)]
+pub(crate) struct Price {
+    pub(crate) backend: String,
+    pub(crate) model: String,
+    /// By the names of LiteLLM.
+    pub(crate) costs: Vec<(&'static str, f64)>,
+}
+
+/// One backend.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) id: String,
+    pub(crate) kind: &'static str,
+    pub(crate) local: bool,
+    pub(crate) base_url: String,
+    pub(crate) api_key: Option<String>,
+    pub(crate) max_in_flight: Option<u64>,
+    pub(crate) first_byte_timeout: Option<u64>,
+    /// What it has to speak; empty: what its kind speaks.
+    pub(crate) protocols: BTreeSet<&'static str>,
+}
+
+/// One model.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) alias: String,
+    pub(crate) kind: &'static str,
+    pub(crate) window: Option<u64>,
+    pub(crate) most_output: Option<u64>,
+    pub(crate) vision: bool,
+    pub(crate) tools: Option<bool>,
+    pub(crate) route: Vec<Step>,
+}
+
+/// One step of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Alias(String),
+    Backend { backend: String, model: String, group: Option<u64> },
+}
+
+/// What LiteLLM calls the use of a model: our type, and the protocols that it takes.
+fn mode(word: &str) -> Option<(&'static str, &'static [&'static str])> {
+    Some(match word {
+        "chat" => ("chat", &["chat"]),
+        "completion" => ("chat", &["completions"]),
+        "embedding" => ("embedding", &["embeddings"]),
+        "image_generation" => ("image", &["images"]),
+        "audio_transcription" => ("audio", &["transcription", "translation"]),
+        "audio_speech" => ("audio", &["speech"]),
+        "rerank" => ("rerank", &["rerank"]),
+        "responses" => ("chat", &["responses"]),
+        _ => return None,
+    })
+}
+
+/// What backends of a kind speak unasked.
+fn spoken(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "anthropic" => &["messages"],
+        "vllm" => &["chat", "completions", "embeddings", "rerank", "responses"],
+        _ => &["chat", "completions", "embeddings"],
+    }
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// It is no YAML, or every entry that is wrong.
+pub(crate) fn import(text: &str) -> Result<Imported, Vec<ImportError>> {
+    let file: Value = serde_yaml::from_str(text)
+        .map_err(|error| vec![ImportError::NoYaml(error.location().map(|location| location.line()))])?;
+    let entries = file.get("model_list").and_then(Value::as_sequence).filter(|entries| !entries.is_empty());
+    let Some(entries) = entries else { return Err(vec![ImportError::NoModelList]) };
+    let mut importer = Importer::default();
+    let mut errors = Vec::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let place = format!("model_list[{at}]");
+        match read(entry, &place) {
+            Read::Deployment(deployment, notes) => {
+                importer.out.notes.extend(notes);
+                importer.add(*deployment, &place);
+            }
+            Read::Left(note) => importer.out.notes.push(note),
+            Read::Wrong(error) => errors.push(ImportError::Entries(error)),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    importer.routes();
+    if let Some(file) = file.as_mapping() {
+        importer.settings(file);
+    }
+    Ok(importer.out)
+}
+
+#[derive(Default)]
+struct Importer {
+    out: Imported,
+    /// Steps of each model with their order, in the order of the file.
+    steps: BTreeMap<String, Vec<(u64, Step)>>,
+    /// Secrets that stand in the file, and the variables that take their place.
+    secrets: Vec<(String, String)>,
+}
+
+impl Importer {
+    fn note(&mut self, note: String) {
+        self.out.notes.push(note);
+    }
+
+    fn add(&mut self, deployment: Deployment, place: &str) {
+        let asked = deployment.mode.as_deref().unwrap_or("chat");
+        let Some((kind, protocols)) = mode(asked) else {
+            return self.note(format!("{place}: models of the mode {} are not served here", shown(asked)));
+        };
+        let Some(base_url) = self.base_url(&deployment, place) else { return };
+        let api_key = self.api_key(&deployment, place);
+        let backends = match deployment.provider.kind {
+            // its own API for messages, and the one that it has for clients of OpenAI
+            "anthropic" => vec![
+                self.backend(&deployment, ("openai", "-chat"), &base_url, api_key.as_ref(), &["chat"]),
+                self.backend(&deployment, ("anthropic", ""), &base_url, api_key.as_ref(), &["messages"]),
+            ],
+            kind => vec![self.backend(&deployment, (kind, ""), &base_url, api_key.as_ref(), protocols)],
+        };
+        for backend in backends {
+            let step = Step::Backend { backend: backend.clone(), model: deployment.model.clone(), group: None };
+            let steps = self.steps.entry(deployment.group.clone()).or_default();
+            if steps.iter().any(|(_, known)| *known == step) {
+                self.note(format!("{place}: is the same as one before"));
+            } else {
+                steps.push((deployment.order.unwrap_or(1), step));
+            }
+            if !deployment.costs.is_empty() {
+                let (model, costs) = (deployment.model.clone(), deployment.costs.clone());
+                self.out.prices.push(Price { backend, model, costs });
+            }
+        }
+        self.model(deployment, kind, place);
+    }
+
+    fn model(&mut self, deployment: Deployment, kind: &'static str, place: &str) {
+        let Some(model) = self.out.models.iter_mut().find(|model| model.alias == deployment.group) else {
+            return self.out.models.push(Model {
+                alias: deployment.group,
+                kind,
+                window: deployment.window,
+                most_output: deployment.most_output,
+                vision: deployment.vision,
+                tools: deployment.tools,
+                route: Vec::new(),
+            });
+        };
+        // what all deployments of the model can do
+        model.window = [model.window, deployment.window].into_iter().flatten().min();
+        model.most_output = [model.most_output, deployment.most_output].into_iter().flatten().min();
+        model.vision &= deployment.vision;
+        model.tools = model.tools.zip(deployment.tools).map(|(one, other)| one && other);
+        if model.kind != kind {
+            let note =
+                format!("{place}: {} stays of the type {}, that of its first deployment", model.alias, model.kind);
+            self.note(note);
+        }
+    }
+
+    /// Where a deployment is; `None`, with a note, when nobody says it.
+    fn base_url(&mut self, deployment: &Deployment, place: &str) -> Option<String> {
+        let provider = deployment.provider;
+        let version = if provider.name == "azure" { "/openai/v1" } else { "/v1" };
+        let url = match &deployment.base {
+            None if provider.base_url.is_empty() => {
+                self.note(format!("{place}: has no api_base, and {} has none of its own", provider.name));
+                return None;
+            }
+            None => return Some(provider.base_url.to_owned()),
+            Some(Given::Variable(name)) => format!("${{{name}}}"),
+            Some(Given::Literal(url)) => url.trim_end_matches('/').to_owned(),
+        };
+        let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+        let is_variable = matches!(deployment.base, Some(Given::Variable(_)));
+        if !is_variable && (rest.is_empty() || rest.contains(['@', '?', '#', '$', ' ']) || !url.starts_with("http")) {
+            self.note(format!("{place}: its api_base is no http or https URL without user and query"));
+            return None;
+        }
+        // LiteLLM puts the version behind it where the provider is one that needs it
+        let bare = !is_variable && !rest.contains('/');
+        match provider.name {
+            "azure" if !url.ends_with(version) => {
+                self.note(format!(
+                    "{place}: the v1 API of the Azure resource is used; the name of the deployment is the model"
+                ));
+                Some(format!("{url}{version}"))
+            }
+            "ollama" | "ollama_chat" | "anthropic" if is_variable || bare => Some(format!("{url}{version}")),
+            _ if bare => {
+                self.note(format!("{place}: /v1 was put behind its api_base"));
+                Some(format!("{url}{version}"))
+            }
+            _ => Some(url),
+        }
+    }
+
+    /// What stands for the key of a deployment.
+    fn api_key(&mut self, deployment: &Deployment, place: &str) -> Option<String> {
+        let provider = deployment.provider;
+        match &deployment.key {
+            Some(Given::Variable(name)) => Some(format!("${{{name}}}")),
+            Some(Given::Literal(secret)) => {
+                if let Some((_, reference)) = self.secrets.iter().find(|(known, _)| known == secret) {
+                    return Some(reference.clone());
+                }
+                let base = format!("{}_API_KEY", provider.name.to_ascii_uppercase().replace('-', "_"));
+                let taken = |name: &str| {
+                    let reference = format!("${{{name}}}");
+                    self.secrets.iter().any(|(_, known)| *known == reference)
+                        || self.out.backends.iter().any(|backend| backend.api_key.as_ref() == Some(&reference))
+                };
+                let names = [base.clone()].into_iter().chain((2..).map(|n| format!("{base}_{n}")));
+                let name = names.into_iter().find(|name| !taken(name)).unwrap_or(base);
+                let reference = format!("${{{name}}}");
+                self.secrets.push((secret.clone(), reference.clone()));
+                self.note(format!("{place}: its api_key is not printed; set the variable {name} to it"));
+                Some(reference)
+            }
+            // the key of a provider is not for another address
+            None if deployment.base.is_some() && !provider.base_url.is_empty() => None,
+            None if provider.key.is_empty() => None,
+            None => Some(format!("${{{}}}", provider.key)),
+        }
+    }
+
+    /// The backend of a deployment: one that is there already, or a new one.
+    fn backend(
+        &mut self,
+        deployment: &Deployment,
+        (kind, suffix): (&'static str, &str),
+        base_url: &str,
+        api_key: Option<&String>,
+        protocols: &[&'static str],
+    ) -> String {
+        let timeout = deployment.timeout.map(|seconds| seconds.min(3600));
+        let same = |backend: &&mut Backend| {
+            backend.kind == kind
+                && backend.base_url == base_url
+                && backend.api_key.as_ref() == api_key
+                && backend.max_in_flight == deployment.max_parallel
+                && backend.first_byte_timeout == timeout
+                && backend.id.contains("-chat") != suffix.is_empty()
+        };
+        if let Some(backend) = self.out.backends.iter_mut().find(same) {
+            backend.protocols.extend(protocols);
+            return backend.id.clone();
+        }
+        let base = format!("{}{suffix}", deployment.provider.name.replace('_', "-"));
+        let taken = |id: &str| self.out.backends.iter().any(|backend| backend.id == id);
+        let ids = [base.clone()].into_iter().chain((2..).map(|n| format!("{base}-{n}")));
+        let id = ids.into_iter().find(|id| !taken(id)).unwrap_or(base);
+        let spoken: &[&str] = if suffix.is_empty() { spoken(kind) } else { &[] };
+        self.out.backends.push(Backend {
+            id: id.clone(),
+            kind,
+            local: is_local(base_url, kind),
+            base_url: base_url.to_owned(),
+            api_key: api_key.cloned(),
+            max_in_flight: deployment.max_parallel,
+            first_byte_timeout: timeout,
+            protocols: protocols.iter().chain(spoken).copied().collect(),
+        });
+        id
+    }
+
+    /// Makes routes of the steps: deployments of one order are one choice.
+    fn routes(&mut self) {
+        for model in &mut self.out.models {
+            let mut steps = self.steps.get(&model.alias).cloned().unwrap_or_default();
+            steps.sort_by_key(|(order, _)| *order);
+            let several = |order: u64| steps.iter().filter(|(other, _)| *other == order).count() > 1;
+            model.route = steps
+                .iter()
+                .map(|(order, step)| match step {
+                    Step::Backend { backend, model, .. } => Step::Backend {
+                        backend: backend.clone(),
+                        model: model.clone(),
+                        group: several(*order).then_some(*order),
+                    },
+                    Step::Alias(alias) => Step::Alias(alias.clone()),
+                })
+                .collect();
+        }
+    }
+
+    /// The rest of the file.
+    fn settings(&mut self, file: &Mapping) {
+        for (section, value) in file {
+            let section = section.as_str().unwrap_or_default();
+            match (section, value.as_mapping()) {
+                ("model_list", _) => {}
+                ("router_settings" | "litellm_settings", Some(settings)) => self.section(section, settings),
+                (_, Some(settings)) => {
+                    for key in settings.keys().filter_map(Value::as_str) {
+                        self.note(format!("{}.{}: not carried over{}", shown(section), shown(key), hint(key)));
+                    }
+                }
+                _ => self.note(format!("{}: not carried over", shown(section))),
+            }
+        }
+    }
+
+    fn section(&mut self, section: &str, settings: &Mapping) {
+        for (key, value) in settings {
+            let key = key.as_str().unwrap_or_default();
+            let place = format!("{section}.{}", shown(key));
+            match key {
+                "fallbacks" => self.fallbacks(&place, value),
+                "default_fallbacks" => self.default_fallbacks(&place, value),
+                "model_group_alias" => self.aliases(&place, value),
+                _ => self.note(format!("{place}: not carried over{}", hint(key))),
+            }
+        }
+    }
+
+    fn fallbacks(&mut self, place: &str, value: &Value) {
+        for entry in value.as_sequence().into_iter().flatten() {
+            for (model, others) in entry.as_mapping().into_iter().flatten() {
+                match model.as_str() {
+                    Some("*") => self.default_fallbacks(place, others),
+                    Some(model) => self.fall_back(place, model, &names(others)),
+                    None => self.note(format!("{place}: an entry names no model")),
+                }
+            }
+        }
+    }
+
+    fn default_fallbacks(&mut self, place: &str, value: &Value) {
+        let aliases: Vec<String> = self.out.models.iter().map(|model| model.alias.clone()).collect();
+        let others = names(value);
+        for alias in aliases.iter().filter(|alias| !others.contains(alias)) {
+            self.fall_back(place, alias, &others);
+        }
+    }
+
+    /// Puts other models behind the route of one.
+    fn fall_back(&mut self, place: &str, model: &str, others: &[String]) {
+        for other in others {
+            let known = |alias: &str| self.out.models.iter().position(|known| known.alias == alias);
+            let (Some(from), Some(_)) = (known(model), known(other)) else {
+                self.note(format!(
+                    "{place}: {} to {} is left out: one of them is not imported",
+                    shown(model),
+                    shown(other)
+                ));
+                continue;
+            };
+            // a route that leads back to itself is none; then the other's own deployments stand in its place
+            let steps = if self.leads(other, model) { self.own_steps(other) } else { vec![Step::Alias(other.clone())] };
+            if let Some(model) = self.out.models.get_mut(from) {
+                let fresh: Vec<Step> = steps.into_iter().filter(|step| !model.route.contains(step)).collect();
+                model.route.extend(fresh);
+            }
+        }
+    }
+
+    /// Whether the route of a model comes to another one.
+    fn leads(&self, from: &str, to: &str) -> bool {
+        from == to
+            || self
+                .out
+                .models
+                .iter()
+                .filter(|model| model.alias == from)
+                .flat_map(|model| &model.route)
+                .any(|step| matches!(step, Step::Alias(next) if self.leads(next, to)))
+    }
+
+    /// The deployments of a model, each a step of its own.
+    fn own_steps(&self, alias: &str) -> Vec<Step> {
+        let own = self.out.models.iter().filter(|model| model.alias == alias).flat_map(|model| &model.route);
+        own.filter_map(|step| match step {
+            Step::Backend { backend, model, .. } => {
+                Some(Step::Backend { backend: backend.clone(), model: model.clone(), group: None })
+            }
+            Step::Alias(_) => None,
+        })
+        .collect()
+    }
+
+    /// Further names of models.
+    fn aliases(&mut self, place: &str, value: &Value) {
+        for (name, target) in value.as_mapping().into_iter().flatten() {
+            let target = target.as_str().or_else(|| target.get("model")?.as_str());
+            let (Some(name), Some(target)) = (name.as_str(), target) else {
+                self.note(format!("{place}: an entry names no model"));
+                continue;
+            };
+            let known = |alias: &str| self.out.models.iter().any(|model| model.alias == alias);
+            if !is_slug(name) || known(name) || !known(target) {
+                let (name, target) = (shown(name), shown(target));
+                self.note(format!(
+                    "{place}: {name} for {target} is left out: no slug, taken, or its model is not imported"
+                ));
+            } else {
+                self.out.pins.push((name.to_owned(), target.to_owned()));
+            }
+        }
+    }
+}
+
+fn names(value: &Value) -> Vec<String> {
+    value.as_sequence().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// What takes the place of a setting, where something does.
+fn hint(key: &str) -> &'static str {
+    match key {
+        "master_key" => "; tokens are made with `dgx-gateway token new`",
+        "database_url" => "; state is kept in data_dir",
+        "request_timeout" | "timeout" => "; see server.total_timeout_seconds",
+        "redis_host" | "redis_port" | "redis_password" | "redis_url" => "; see limits.store",
+        "cache" | "cache_params" => "; there is no cache yet",
+        "context_window_fallbacks" | "content_policy_fallbacks" => "; a refusal of the content is the answer",
+        "num_retries" | "allowed_fails" | "cooldown_time" | "retry_policy" | "routing_strategy" => {
+            "; the next step of the route is tried, and the one with the least to do comes first"
+        }
+        _ => "",
+    }
+}
+
+/// Whether an address is one of the operator's own machines.
+fn is_local(base_url: &str, kind: &str) -> bool {
+    let Some((_, rest)) = base_url.split_once("://") else {
+        return matches!(kind, "vllm" | "ollama" | "litellm"); // a variable
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    if let Ok(address) = host.parse::<std::net::IpAddr>() {
+        return match address {
+            std::net::IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_unspecified(),
+            std::net::IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),
+        };
+    }
+    !host.contains('.') || [".internal", ".lan", ".local", ".svc"].iter().any(|end| host.ends_with(end))
+}
