@@ -137,6 +137,10 @@ impl Reloader {
         let files = env.ambient.config_files();
         let events = ReloadEvents::register(&env.metrics)?;
         events.in_effect(1, &files);
+        if let Some(tls) = &config.server.tls {
+            events.register_certificate(&env.metrics)?;
+            events.certificate(tls.ends());
+        }
         let running = Mutex::new(Running { config, env, generation: 1, files, failed: None });
         Ok(Self { sources, world, draining, log, events, running })
     }
@@ -168,6 +172,9 @@ impl Reloader {
                 restart_needed.dedup();
                 self.log.follow(&config.log);
                 config.warn(SystemClock.wall());
+                if let Some(tls) = &config.server.tls {
+                    self.events.certificate(tls.ends());
+                }
                 let changed = changed(&running.files, &files);
                 let tasks = env.take_tasks();
                 let generation = running.generation + 1;

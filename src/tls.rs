@@ -81,6 +81,11 @@ impl ServerTls {
         }
     }
 
+    /// The last second in which the certificate holds (Unix time).
+    pub(crate) fn ends(&self) -> i64 {
+        self.valid.1
+    }
+
     /// Accepts connections.
     pub(crate) fn acceptor(&self) -> &Acceptor {
         &self.acceptor

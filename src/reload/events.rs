@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dgx_gateway_filter::audit::{AdminAction, Audit, AuditEvent, AuditRecord};
 use dgx_gateway_filter::files::FileRead;
 use dgx_gateway_filter::{BuildEnv, Problem};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::{Reloaded, Trigger};
 
@@ -17,6 +17,7 @@ const NO_FILE: &str = "(none)";
 pub(super) struct ReloadEvents {
     generation: IntGaugeVec,
     failures: IntCounterVec,
+    certificate_until: IntGauge,
 }
 
 impl ReloadEvents {
@@ -30,10 +31,24 @@ impl ReloadEvents {
         let events = Self {
             generation: IntGaugeVec::new(generation, &["file"])?,
             failures: IntCounterVec::new(failures, &["file"])?,
+            certificate_until: IntGauge::new(
+                "dgx_gateway_tls_certificate_not_after_seconds",
+                "Unix time at which the certificate of the public listener ends.",
+            )?,
         };
         registry.register(Box::new(events.generation.clone()))?;
         registry.register(Box::new(events.failures.clone()))?;
         Ok(events)
+    }
+
+    /// The listener speaks TLS with this certificate. Without TLS there is no such number.
+    pub(super) fn register_certificate(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(self.certificate_until.clone()))
+    }
+
+    /// The certificate in use ends then.
+    pub(super) fn certificate(&self, until: i64) {
+        self.certificate_until.set(until);
     }
 
     /// These files are in use.

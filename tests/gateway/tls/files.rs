@@ -137,6 +137,14 @@ async fn the_warnings_stand_in_the_log_of_a_start_and_of_a_reload() {
     until("it is in the log", async || warnings().await == 1).await;
     assert_eq!(gateway.reload().await.0, 200);
     until("it is in the log again", async || warnings().await == 2).await;
+    // 2021-01-01, as it was issued
+    let series = "dgx_gateway_tls_certificate_not_after_seconds";
+    assert_eq!(gateway.metrics().await.value(series), 1_609_459_200.0);
+    keys.authority.issue_but(&HERE, |params| params.not_after = rcgen::date_time_ymd(2035, 1, 1)).write(keys.dir());
+    assert_eq!(gateway.reload().await.0, 200);
+    assert_eq!(gateway.metrics().await.value(series), 2_051_222_400.0);
+    keys.authority.issue_ended(&HERE).write(keys.dir());
+    assert_eq!(gateway.reload().await.0, 200);
     assert!(keys.authority.client(&["h2"]).connect(gateway.addr).await.unwrap_err().to_string().contains("xpired"));
 }
 

@@ -1,15 +1,22 @@
 //! What is spoken: versions, protocols, chains, keys of every form.
 
+use std::time::{Duration, Instant};
+
 use dgx_gateway_testkit::client::H2Client;
 use dgx_gateway_testkit::mock::{MockUpstream, Script};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ALL_VERSIONS, ProtocolVersion};
 
 use super::{Keys, chat, ends, goes_on, streaming};
 use crate::harness::tls::Authority;
-use crate::harness::{BEARER, Client, Setup, Stage, document, model, post_h2, soon, until};
+use crate::harness::{BEARER, Caller, Client, Setup, Stage, document, model, post_h2, soon, until};
+
+/// The contract says 250 ms; the rest is for a busy machine.
+const LEFT: Duration = Duration::from_millis(1000);
 
 #[tokio::test]
 async fn the_client_chooses_http2_or_http1_among_what_is_offered() {
@@ -175,4 +182,84 @@ async fn requests_know_their_client_by_its_address_as_without_tls() {
     Client::connect(way.addr).await.get("/v1/models").await.is_ok();
     let known = "\"route.name\":\"/v1/models\",\"client.address\":\"127.0.0.1\"";
     until("the address is in the log", async || gateway.log().contains(known)).await;
+}
+
+/// How a client leaves.
+#[derive(Clone, Copy, Debug)]
+enum Leaves {
+    /// With the word for it (`close_notify`).
+    Properly,
+    /// With a reset.
+    Reset,
+    /// Its system ends the connection without a word of TLS.
+    Silently,
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_inside_a_stream_is_seen_at_once() {
+    let keys = Keys::new();
+    let (gateway, mut stage) = keys.started().await;
+    for protocol in ["http/1.1", "h2"] {
+        for leaves in [Leaves::Properly, Leaves::Reset, Leaves::Silently] {
+            let way = keys.authority.client(&[protocol]).connect(gateway.addr).await.unwrap();
+            let mut caller = begin(way, protocol, &mut stage, leaves).await;
+            let began = Instant::now();
+            while soon("the gateway leaves the upstream", caller.read_some()).await {}
+            assert!(began.elapsed() < LEFT, "{protocol} {leaves:?}: {:?}", began.elapsed());
+            gateway.idle().await;
+        }
+    }
+}
+
+/// Begins a stream, and leaves inside it; gives what the upstream sees.
+async fn begin(mut stream: TlsStream<TcpStream>, protocol: &str, stage: &mut Stage, leaves: Leaves) -> Caller {
+    let first = crate::harness::chunk_of_stream(super::UPSTREAM, "first");
+    let body = chat(true);
+    let authorization = format!("Bearer {BEARER}");
+    if protocol == "h2" {
+        let (sender, connection) = h2::client::handshake(&mut stream).await.unwrap();
+        let calling = async {
+            let request = http::Request::post("https://localhost/v1/chat/completions")
+                .header("authorization", authorization)
+                .header("content-type", "application/json");
+            let mut sender = sender.ready().await.unwrap();
+            let (response, mut sending) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+            sending.send_data(body.into(), true).unwrap();
+            let mut caller = stage.caller().await;
+            caller.begin_stream().await;
+            caller.chunk(first).await;
+            let mut answer = response.await.unwrap().into_body();
+            answer.data().await.unwrap().unwrap();
+            caller
+        };
+        let caller = tokio::select! {
+            caller = calling => caller,
+            _ = connection => panic!("the connection ended"),
+        };
+        leave(stream, leaves).await;
+        return caller;
+    }
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: {authorization}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut caller = stage.caller().await;
+    caller.begin_stream().await;
+    caller.chunk(first).await;
+    let mut seen = Vec::new();
+    while !seen.windows(5).any(|five| five == b"first") {
+        assert!(soon("the first event", stream.read_buf(&mut seen)).await.unwrap() > 0);
+    }
+    leave(stream, leaves).await;
+    caller
+}
+
+async fn leave(mut stream: TlsStream<TcpStream>, leaves: Leaves) {
+    match leaves {
+        Leaves::Properly => stream.shutdown().await.unwrap(),
+        Leaves::Reset => stream.get_ref().0.set_zero_linger().unwrap(),
+        Leaves::Silently => {}
+    }
 }

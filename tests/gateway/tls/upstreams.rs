@@ -7,6 +7,7 @@ use dgx_gateway_testkit::client::H2Client;
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};
 use http::{HeaderMap, Method, StatusCode, Version};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Keys, UPSTREAM, chat, ends, goes_on, streaming};
 use crate::harness::tls::{Authority, Front, HERE, Issued};
@@ -193,6 +194,40 @@ async fn another_authority_takes_effect_at_a_reload_on_pooled_connections_too() 
     assert_eq!(attempt(&gateway).await.0, 200);
 }
 
+#[tokio::test]
+async fn a_handshake_that_hangs_is_given_up() {
+    let keys = Keys::new();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut first = secure(silent.local_addr().unwrap(), &keys);
+    first["connect_timeout_ms"] = json!(200);
+    let gateway = setup(first).start().await;
+    assert_eq!(attempt(&gateway).await, (503, "first;e=connect".to_owned()));
+}
+
+#[tokio::test]
+async fn an_answer_that_may_have_been_cut_is_no_answer() {
+    let keys = Keys::new();
+    let mut stage = Stage::open().await;
+    let front = Front::before(stage.addr, &keys.issued, &["http/1.1"]).await;
+    let gateway = setup(secure(front.addr, &keys)).start().await;
+    let answer = r#"{"id":"c","object":"chat.completion","model":"up","choices":[]}"#;
+    for cut in [false, true] {
+        let mut client = gateway.client().await;
+        client.send_chat(chat(false)).await;
+        let mut caller = stage.caller().await;
+        caller.write(format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{answer}")).await;
+        if cut {
+            // the front passes on what it has, and is gone without a word
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            caller.reset();
+            client.answer().await.is_error(502, "upstream_error", "");
+        } else {
+            drop(caller);
+            client.answer().await.is_ok();
+        }
+    }
+}
+
 fn route(path: &str, front: &Front, keys: &Keys, more: Value) -> Value {
     let ca = keys.dir().join("ca.pem");
     fs::write(&ca, keys.authority.pem()).unwrap();
@@ -324,4 +359,40 @@ async fn the_exchange_rate_is_fetched_over_tls() {
     let gateway = Setup::new().section("fx", json!({"url": url, "ca_file": ca})).start().await;
     until("the rate is in use", async || rate(&gateway).await == 0.8).await;
     assert_eq!(mock.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn much_passes_both_ways_at_the_same_time_with_tls_on_both_sides() {
+    const MUCH: usize = 8 << 20;
+    let keys = Keys::new();
+    let mut stage = Stage::open_for_all().await;
+    let front = Front::before(stage.addr, &keys.issued, &["http/1.1"]).await;
+    let setup = keys.setup(Setup::new());
+    let gateway = setup.route(route("/ws", &front, &keys, json!({"upgrade": ["websocket"]}))).start().await;
+    let mut client = keys.authority.client(&["http/1.1"]).connect(gateway.addr).await.unwrap();
+    let ask = "GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+               sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    client.write_all(ask.as_bytes()).await.unwrap();
+    let mut caller = stage.caller().await;
+    let agree = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                 sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    caller.write(agree).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("the switch", client.read_u8()).await.unwrap());
+    }
+    let (mut from_gateway, mut to_gateway) = tokio::io::split(client);
+    let (mut from_upstream_side, mut to_upstream_side) = caller.split();
+    let (up, down) = (fill(MUCH), fill(MUCH + 1));
+    let (mut got_up, mut got_down) = (vec![0; MUCH], vec![0; MUCH + 1]);
+    let all = async {
+        tokio::try_join!(
+            to_gateway.write_all(&up),
+            to_upstream_side.write_all(&down),
+            async { from_upstream_side.read_exact(&mut got_up).await.map(|_| ()) },
+            async { from_gateway.read_exact(&mut got_down).await.map(|_| ()) },
+        )
+    };
+    soon("all of it", all).await.unwrap();
+    assert!(got_up == up && got_down == down);
 }
