@@ -86,7 +86,7 @@ impl<'a> Keys<'a> {
             }
             Some(value @ Value::Mapping(_)) if members(inner).next().is_some() => self.section(inner, Some(value)),
             Some(value) => Shown::Plain(mask::value(key, value)),
-            None if members(inner).next().is_some() => self.section(inner, None),
+            None if members(inner).next().is_some() && !is_whole(inner) => self.section(inner, None),
             None => match default(schema, inner, text) {
                 // shown like a list that stands in a file
                 Shown::Plain(Value::Sequence(items)) if !items.is_empty() => {
@@ -109,6 +109,11 @@ impl<'a> Keys<'a> {
 /// A schema says of a key that its value is never given back.
 fn is_secret(schema: &Schema) -> bool {
     schema.get("writeOnly").is_some_and(|write_only| write_only == true)
+}
+
+/// A section with a member that has no default is there as a whole or not at all.
+fn is_whole(schema: &Schema) -> bool {
+    schema.get("required").and_then(Schema::as_array).is_some_and(|required| !required.is_empty())
 }
 
 /// Environment variables that a text names: capitals with underscores between backticks.

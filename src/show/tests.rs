@@ -119,6 +119,12 @@ fn a_default_that_names_another_key_takes_its_value() {
 }
 
 #[test]
+fn a_section_that_is_there_as_a_whole_or_not_at_all_is_null_without_a_file() {
+    assert_eq!(read(&show("{}", &[]))["server"]["tls"], Value::Null);
+    assert!(show("{}", &[]).contains("tls: null # none, it speaks HTTP without TLS\n"));
+}
+
+#[test]
 fn what_is_shown_is_a_valid_file_that_shows_the_same() {
     for example in ["demo.yaml", "spark.yaml", "station.yaml"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(example);
