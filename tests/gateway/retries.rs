@@ -72,3 +72,70 @@ async fn a_long_route_is_tried_thirty_two_times_and_no_more() {
     assert_eq!(mock.requests().len(), 32);
     assert_eq!(answer.header("x-should-retry"), Some("false"));
 }
+
+/// Two backends behind a model, of which one request of five may try the second, and the ten that are there from the start.
+async fn bounded(first: &MockUpstream, second: &MockUpstream) -> Gateway {
+    let setup = Setup::with_fallback(first.addr(), second.addr());
+    setup.section("retries", json!({"percent": 20, "per_second": 0})).start().await
+}
+
+fn broken() -> Behaviour {
+    Behaviour::Status { status: StatusCode::BAD_GATEWAY, headers: HeaderMap::new(), body: "{}".into() }
+}
+
+#[tokio::test]
+async fn when_all_backends_fail_a_fifth_of_the_requests_is_tried_once_more_and_the_others_are_told_not_to_come_back() {
+    const REQUESTS: usize = 100;
+    let (first, second) = (mock(Script::always(broken())).await, mock(Script::always(broken())).await);
+    let gateway = bounded(&first, &second).await;
+    let mut further = 0;
+    for _ in 0..REQUESTS {
+        let answer = gateway.chat(CHAT).await;
+        answer.is_error(502, "upstream_error", "");
+        assert_eq!(answer.header("x-should-retry"), Some("false"));
+        further += answer.header("spass-attempts").unwrap().split(", ").count() - 1;
+    }
+    // ten, and a fifth of the 99 requests after the first
+    assert_eq!(further, 10 + 19);
+    assert_eq!(first.requests().len() + second.requests().len(), REQUESTS + further);
+    let spent = gateway.metrics().await.value(r#"dgx_gateway_retry_budget_spent_total{model="m"}"#);
+    assert_eq!(spent, (REQUESTS - further) as f64);
+}
+
+#[tokio::test]
+async fn while_one_backend_fails_all_requests_are_answered_and_few_of_them_ask_it() {
+    const REQUESTS: usize = 100;
+    let (first, second) = (mock(Script::queue(vec![broken(); 30])).await, mock(Script::default()).await);
+    let gateway = bounded(&first, &second).await;
+    let mut client = gateway.client().await;
+    for _ in 0..REQUESTS {
+        client.chat(CHAT).await.is_ok();
+    }
+    // half of what is there from the start, and what came in meanwhile; then one of five, from the eleventh request on
+    assert_eq!(first.requests().len(), 7 + 18);
+    assert_eq!(gateway.metrics().await.sum("dgx_gateway_retry_budget_spent_total"), 0.0);
+    // it is well again, and found so
+    until("it serves", async || attempts(&gateway).await == "first;s=200").await;
+    assert_eq!(attempts(&gateway).await, "first;s=200");
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_budget_and_nothing_in_it_means_no_further_attempt() {
+    let (first, second) = (mock(Script::always(broken())).await, mock(Script::default()).await);
+    let gateway = bounded(&first, &second).await;
+    assert_eq!(attempts(&gateway).await, "first;s=502, second;s=200");
+    let text = std::fs::read_to_string(gateway.file("conf/gateway.yaml")).unwrap();
+    let mut file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    file["retries"] = json!({"percent": 0, "per_second": 0});
+    gateway.put("conf/gateway.yaml", &file.to_string());
+    assert_eq!(gateway.reload().await.0, 200);
+    let answer = gateway.chat(CHAT).await;
+    answer.is_error(502, "upstream_error", "");
+    assert_eq!(
+        (answer.header("spass-attempts"), answer.header("x-should-retry")),
+        (Some("first;s=502"), Some("false"))
+    );
+    file["retries"] = json!({"percent": 20, "per_minute": 1});
+    gateway.put("conf/gateway.yaml", &file.to_string());
+    assert_eq!(gateway.reload().await.0, 422);
+}

@@ -29,6 +29,7 @@ pub(crate) use self::entry::{choices, ordered};
 pub use self::provider::NoProvider;
 pub(crate) use self::read::{Sources, discovered, discovered_entry, is_slug, read};
 use crate::backend::{Backend, Protocol};
+use crate::retries::RetryBudget;
 use crate::settings::{LicenseFile, ModalitiesFile, Reasoning};
 use dgx_gateway_filter::glob::matches;
 
@@ -98,6 +99,8 @@ pub struct Model {
     pub route: Vec<Arc<Entry>>,
     /// The route with the entries that are only listed.
     pub listed: Vec<Arc<Entry>>,
+    /// Further attempts that its requests may make.
+    pub(crate) retries: RetryBudget,
 }
 
 /// What the catalog says of a model for people and for programs that choose one. `None`: not known.

@@ -1,6 +1,7 @@
 //! What was chosen for a request, once.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use dgx_gateway_filter::facts::{Principal, WorstCase};
 use dgx_gateway_filter::tenant_config::TenantSettings;
@@ -30,6 +31,8 @@ pub(crate) struct Chosen {
     /// Name that the answer carries.
     pub(crate) shown: Arc<str>,
     pub(crate) entries: Vec<Arc<Entry>>,
+    /// Entries that fail are tried behind the others.
+    avoids: bool,
     /// What is told when the provider's day is used up.
     pub(crate) daily_quota: Option<DailyQuota>,
     pub(crate) asked: Asked,
@@ -72,7 +75,11 @@ impl Chosen {
             (slug, (found, entries), Asked::Document(Box::new(document)))
         };
         let slug: Arc<str> = slug.into();
-        let mut entries = ordered(entries, service.clock.now());
+        let (now, budget) = (service.clock.now(), &found.model.retries);
+        budget.request();
+        // asked only in trouble: it takes a lock
+        let avoids = entries.iter().any(|entry| entry.history.fails()) && budget.is_low(service.retries, now);
+        let mut entries = ordered(entries, |entry| rests(entry, now, avoids));
         entries.truncate(MAX_TARGETS); // no more are tried, and the last of them has to be known as such
         let (stream, client_wants_usage) = match &asked {
             Asked::Document(document) => (document.stream, document.client_wants_usage),
@@ -82,6 +89,7 @@ impl Chosen {
             shown: found.model.response_model.clone().unwrap_or_else(|| Arc::clone(&slug)),
             model: Arc::clone(&found.model),
             entries,
+            avoids,
             daily_quota: DailyQuota::of(found, &catalog, principal, &cx.head.headers),
             asked,
             stream,
@@ -113,7 +121,8 @@ impl Chosen {
 
     /// Where it may go.
     pub(crate) fn targets(&self, service: &Models) -> Vec<Target> {
-        let choices = choices(&self.entries, service.clock.now());
+        let now = service.clock.now();
+        let choices = choices(&self.entries, |entry| rests(entry, now, self.avoids));
         let target = |(entry, (of, choice)): (usize, (&Arc<Entry>, usize))| Target {
             upstream: Arc::clone(&of.backend.upstream),
             entry,
@@ -163,6 +172,11 @@ impl Chosen {
             _ => false,
         }
     }
+}
+
+/// Whether an entry is to be left alone for now.
+fn rests(entry: &Entry, now: Instant, avoids: bool) -> bool {
+    entry.history.skipped(now) || avoids && entry.history.fails()
 }
 
 pub(crate) fn refusal(unusable: Unusable) -> FilterError {

@@ -266,7 +266,10 @@ fn choose(service: &Models, scan: &Scan, body: &Rope, principal: Option<&Princip
     let slug = patch::read_string(body, &name).unwrap_or_default();
     let catalog = service.catalog.load();
     let (model, mut entries) = match catalog.resolve(&slug, principal, Protocol::Messages) {
-        Ok((found, entries)) => (Arc::clone(&found.model), ordered(entries, service.clock.now())),
+        Ok((found, entries)) => {
+            let now = service.clock.now();
+            (Arc::clone(&found.model), ordered(entries, |entry| entry.history.skipped(now)))
+        }
         Err(Unusable::NoBackend) => {
             let found = catalog.find(&slug, principal).ok_or_else(|| refusal(Unusable::NotAvailable))?;
             (Arc::clone(&found.model), Vec::new())

@@ -15,6 +15,7 @@ use crate::service::Lasting;
 pub(crate) struct Metrics {
     attempts: IntCounterVec,
     fallbacks: IntCounterVec,
+    retries_spent: IntCounterVec,
     /// Those with the names of the conventions.
     pub(crate) calls: Arc<Measures>,
 }
@@ -33,10 +34,18 @@ impl Metrics {
                 ),
                 &["model", "backend"],
             )?,
+            retries_spent: IntCounterVec::new(
+                Opts::new(
+                    "dgx_gateway_retry_budget_spent_total",
+                    "Requests that failed although another backend was left, because the model may not be tried more often.",
+                ),
+                &["model"],
+            )?,
             calls: Arc::new(Measures::register(registry)?),
         };
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.fallbacks.clone()))?;
+        registry.register(Box::new(metrics.retries_spent.clone()))?;
         Ok(metrics)
     }
 
@@ -50,6 +59,11 @@ impl Metrics {
             Came::Status(_) => "status_4xx",
         };
         self.attempts.with_label_values(&[backend, model, result]).inc();
+    }
+
+    /// A request was not tried at a further backend.
+    pub(crate) fn retries_spent(&self, model: &str) {
+        self.retries_spent.with_label_values(&[model]).inc();
     }
 
     /// A backend served that was not the first.

@@ -108,6 +108,7 @@ impl Filter for ModelsFilter {
             entry: 0,
             told: false,
             traced: false,
+            spent: false,
             running: None,
             account: None,
             tells_cost: None,
@@ -134,6 +135,8 @@ pub(crate) struct ModelsExchange {
     pub(crate) told: bool,
     /// See [`Traced`].
     pub(crate) traced: bool,
+    /// There was another entry, and the model was not tried there any more.
+    pub(crate) spent: bool,
     pub(crate) running: Option<Running>,
     /// The account of the current attempt.
     pub(crate) account: Option<Account>,
@@ -230,7 +233,7 @@ impl Exchange for ModelsExchange {
             self.attempts.write(cx.reply_headers);
         }
         if let Verdict::Fail(_) = verdict
-            && self.current + 1 >= cx.plan.targets.len()
+            && (self.spent || self.current + 1 >= cx.plan.targets.len())
         {
             tell_not_to_retry(&verdict, cx.reply_headers);
         }

@@ -33,6 +33,7 @@ mod max_tokens;
 mod measured;
 mod recording;
 mod relay;
+mod retries;
 mod service;
 mod settings;
 mod sound;
@@ -48,5 +49,5 @@ pub use self::filter::{Route, RouteConfig, Task};
 pub use self::service::{Checked, Models, Service};
 pub use self::settings::{
     AliasEntryFile, BackendEntryFile, BackendFile, CatalogFile, ConstraintsFile, EntryFile, LicenseFile,
-    ModalitiesFile, ModelFile, PinFile, Reasoning, Settings, StreamFile, TenantAliasFile,
+    ModalitiesFile, ModelFile, PinFile, Reasoning, RetriesFile, Settings, StreamFile, TenantAliasFile,
 };

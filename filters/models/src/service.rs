@@ -23,6 +23,7 @@ use crate::backend::{self, Backend, Domain, Protocol};
 use crate::catalog::{self, Catalog, ModelKind, Sources};
 use crate::discover;
 use crate::events::{BackendGauges, Metrics};
+use crate::retries::Retries;
 use crate::settings::{BackendFile, CatalogFile, Settings};
 use crate::streaming::Streams;
 
@@ -38,6 +39,7 @@ pub struct Models {
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub(crate) sanitizer: ArcSwap<Sanitizer>,
     pub(crate) stream: Streams,
+    pub(crate) retries: Retries,
     /// What holds for requests of which no tenant is known.
     pub(crate) of_process: Arc<TenantSettings>,
     pub(crate) metrics: Metrics,
@@ -87,6 +89,7 @@ pub struct Checked {
     models: CatalogFile,
     models_file: PathBuf,
     stream: Streams,
+    retries: Retries,
     litellm_key: Option<String>,
     /// What the slugs lead to, for checks over several files.
     routes: RoutesRead,
@@ -97,7 +100,7 @@ pub struct Service;
 
 impl ServiceKind for Service {
     const NAME: &'static str = "models";
-    const KEYS: &'static [&'static str] = &["backends", "models_file", "stream"];
+    const KEYS: &'static [&'static str] = &["backends", "models_file", "retries", "stream"];
     type Settings = Settings;
     type Checked = Checked;
 
@@ -113,11 +116,21 @@ impl ServiceKind for Service {
         let slugs = catalog::read(models.clone(), &sources(&backends, &ids(&settings.backends)), &mut in_models);
         problems.extend(yaml::located(in_models, &models_file, &text));
         let stream = Streams::check(settings.stream, &mut problems);
+        let retries = Retries::check(settings.retries, &mut problems);
         if problems.is_empty() {
             let litellm_key =
                 ["LITELLM_API_KEY", "LITELLM_MASTER_KEY"].iter().find_map(|name| ambient.secret(name).ok().flatten());
             let routes = RoutesRead(slugs.iter().map(|slug| slug.as_read()).collect());
-            Ok(Checked { backends: settings.backends, authorities, models, models_file, stream, litellm_key, routes })
+            Ok(Checked {
+                backends: settings.backends,
+                authorities,
+                models,
+                models_file,
+                stream,
+                retries,
+                litellm_key,
+                routes,
+            })
         } else {
             Err(problems)
         }
@@ -159,6 +172,7 @@ impl ServiceKind for Service {
             sanitizer: ArcSwap::from_pointee(Sanitizer::new(hosts, ids)),
             catalog,
             stream: checked.stream,
+            retries: checked.retries,
             of_process: env.service::<Arc<dyn TenantConfig>>()?.process(),
             metrics,
             pricing: env.service::<Arc<dyn Pricing>>().ok().map(|pricing| Arc::clone(&*pricing)),

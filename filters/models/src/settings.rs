@@ -19,6 +19,28 @@ pub struct Settings {
     pub models_file: Option<PathBuf>,
     /// Time limits of streams.
     pub stream: StreamFile,
+    /// How often requests are tried once more at another backend.
+    pub retries: RetriesFile,
+}
+
+/// The budget of further attempts of each model. A request that fails at one backend is tried at the next one of its route;
+/// in large trouble that would multiply the load. While less than half of its budget is left, a model is tried first where
+/// the last attempt did not fail; without any left, the first failure is the answer, with `x-should-retry: false`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetriesFile {
+    /// Further attempts per hundred requests, 0 to 10000. Default 20.
+    pub percent: u32,
+    /// Further attempts per second in any case, 0 to 10000; those of ten seconds, and ten more, are saved. Default 10: where
+    /// fewer requests per second fail, each of them is tried to the end of its route. With both at 0 there is no further
+    /// attempt at all.
+    pub per_second: u32,
+}
+
+impl Default for RetriesFile {
+    fn default() -> Self {
+        Self { percent: 20, per_second: 10 }
+    }
 }
 
 /// Time limits of streams.

@@ -35,6 +35,9 @@ impl ModelsExchange {
         let Some((chosen, entry)) = self.serving() else { return };
         let label = Arc::clone(&entry.backend.label);
         self.service.metrics.attempt(&label, &chosen.model.alias, came);
+        if let Came::Status(200..=299) = came {
+            entry.history.set_fails(false);
+        }
         // a response that turned out to be of no use is still the one attempt that it was
         if !std::mem::replace(&mut self.told, true) {
             self.attempts.push(&label, came);
@@ -90,7 +93,7 @@ impl ModelsExchange {
         self.came(Came::Status(head.status.as_u16()));
         let Some((chosen, _)) = self.serving() else { return Verdict::Next };
         if !complete {
-            return self.next_or(|| judge::last_failure(AttemptFailure::Reset));
+            return self.next_or(judge::last_failure(AttemptFailure::Reset));
         }
         if chosen.is_recording()
             && let Some(media_type) = transcript_type(&head.headers)
@@ -102,10 +105,10 @@ impl ModelsExchange {
         match rewrite_body(body, &chosen.shown) {
             // events, or sound, were asked for; not every model that listens knows events
             Ok(_) if chosen.stream && !chosen.is_recording() || self.protocol == Protocol::Speech => {
-                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+                self.next_or(judge::last_failure(AttemptFailure::Reset))
             }
             Ok(_) if self.protocol == Protocol::Images && tells_where_images_lie(body) => {
-                self.next_or(|| judge::last_failure(AttemptFailure::Reset))
+                self.next_or(judge::last_failure(AttemptFailure::Reset))
             }
             Ok(mut answer) => {
                 if self.protocol == Protocol::Rerank {
@@ -155,7 +158,10 @@ impl ModelsExchange {
         );
         let sanitizer = self.service.sanitizer.load();
         match judge::status(status, headers, body, |body| sanitizer.message(body, &entry.model, &chosen.slug)) {
-            Verdict::Next => self.next_or(|| self.last_status(status, headers, body)),
+            Verdict::Next => {
+                let last = self.last_status(status, headers, body);
+                self.next_or(last)
+            }
             Verdict::Fail(error) => Verdict::Fail(Box::new(dialect::renamed(self.protocol, *error))),
             verdict => verdict,
         }
@@ -211,17 +217,24 @@ impl ModelsExchange {
             entry.backend.set_up(false);
         }
         match judge::failure(failure) {
-            Verdict::Next => self.next_or(|| judge::last_failure(failure)),
+            Verdict::Next => self.next_or(judge::last_failure(failure)),
             verdict => verdict,
         }
     }
 
-    /// The next entry, or the answer when there is none left.
-    fn next_or(&self, last: impl FnOnce() -> FilterError) -> Verdict {
-        match &self.chosen {
-            Some(chosen) if self.current + 1 < chosen.entries.len() => Verdict::Next,
-            _ => Verdict::Fail(Box::new(last())),
+    /// The next entry, or the answer when there is none left, or the model may not be tried any more.
+    fn next_or(&mut self, last: FilterError) -> Verdict {
+        if let Some((chosen, entry)) = self.serving() {
+            entry.history.set_fails(true);
+            if self.current + 1 < chosen.entries.len() {
+                if chosen.model.retries.take(self.service.retries, self.service.clock.now()) {
+                    return Verdict::Next;
+                }
+                self.service.metrics.retries_spent(&chosen.model.alias);
+                self.spent = true;
+            }
         }
+        Verdict::Fail(Box::new(last))
     }
 }
 
@@ -242,7 +255,7 @@ fn transcript_type(headers: &HeaderMap) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("{known}; charset=utf-8")).ok()
 }
 
-/// Everything was tried: a client that retries at once would only repeat it.
+/// Everything was tried that may be: a client that retries at once would only repeat it.
 pub(crate) fn tell_not_to_retry(verdict: &Verdict, headers: &mut HeaderMap) {
     use ErrorCode::{UpstreamError, UpstreamTimeout, UpstreamUnavailable};
     if let Verdict::Fail(error) = verdict

@@ -1,4 +1,4 @@
-//! Speed of the request scan, by the kinds of bodies that a gateway sees. Throughput is per core.
+//! Speed of the request scan, the check of base64 in it included, by the kinds of bodies that a gateway sees. Throughput is per core.
 //!
 //! `cargo bench -p dgx-gateway-wire --bench scan`
 

@@ -1,7 +1,7 @@
 //! One step of a route, with what is known of it right now.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dgx_gateway_filter::money::CallTarget;
@@ -62,6 +62,8 @@ pub struct History {
     /// Tokens; 0: not known.
     published_window: AtomicU64,
     failures: AtomicU32,
+    /// Its last attempt failed.
+    fails: AtomicBool,
     /// Milliseconds after `epoch` until which it is skipped.
     skip_until: AtomicU64,
     epoch: Instant,
@@ -72,6 +74,7 @@ impl Default for History {
         Self {
             published_window: AtomicU64::new(0),
             failures: AtomicU32::new(0),
+            fails: AtomicBool::new(false),
             skip_until: AtomicU64::new(0),
             epoch: Instant::now(),
         }
@@ -105,6 +108,18 @@ impl History {
         }
     }
 
+    /// Its last attempt failed, or did not.
+    pub(crate) fn set_fails(&self, fails: bool) {
+        // mostly nothing changes, and then the line stays with all processors
+        if self.fails.load(Ordering::Relaxed) != fails {
+            self.fails.store(fails, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn fails(&self) -> bool {
+        self.fails.load(Ordering::Relaxed)
+    }
+
     /// It was reached.
     pub fn reached(&self) {
         self.failures.store(0, Ordering::Relaxed);
@@ -117,9 +132,9 @@ impl History {
 }
 
 /// Numbers entries that are in order: those of one group that follow each other, and are equally well off, are one
-/// choice.
-pub(crate) fn choices(entries: &[Arc<Entry>], now: Instant) -> Vec<usize> {
-    let key = |entry: &Entry| (entry.history.skipped(now), entry.backend.is_up());
+/// choice. `rests` says which are to be left alone for now.
+pub(crate) fn choices(entries: &[Arc<Entry>], rests: impl Fn(&Entry) -> bool) -> Vec<usize> {
+    let key = |entry: &Entry| (rests(entry), entry.backend.is_up());
     let alike =
         |a: &Entry, b: &Entry| a.group.is_some() && (a.group, &a.alias) == (b.group, &b.alias) && key(a) == key(b);
     let mut choice = 0;
@@ -135,7 +150,7 @@ pub(crate) fn choices(entries: &[Arc<Entry>], now: Instant) -> Vec<usize> {
 
 /// The order in which entries are tried: as routed, within a group the least loaded first; those that rest or are
 /// down come last.
-pub(crate) fn ordered(entries: Vec<Arc<Entry>>, now: Instant) -> Vec<Arc<Entry>> {
+pub(crate) fn ordered(entries: Vec<Arc<Entry>>, rests: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
     let place = |index: usize, entry: &Entry| match entry.group {
         Some(group) => {
             // the members of a composite number their groups without knowing of each other
@@ -147,9 +162,7 @@ pub(crate) fn ordered(entries: Vec<Arc<Entry>>, now: Instant) -> Vec<Arc<Entry>>
     let mut keyed: Vec<_> = entries
         .iter()
         .enumerate()
-        .map(|(index, entry)| {
-            ((entry.history.skipped(now), !entry.backend.is_up(), place(index, entry)), Arc::clone(entry))
-        })
+        .map(|(index, entry)| ((rests(entry), !entry.backend.is_up(), place(index, entry)), Arc::clone(entry)))
         .collect();
     keyed.sort_by_key(|(key, _)| *key);
     keyed.into_iter().map(|(_, entry)| entry).collect()

@@ -9,6 +9,7 @@ use dgx_gateway_wire::request::{MAX_INPUT_BYTES, MAX_INPUT_TOKENS, MAX_INPUTS};
 use super::entry::Entry;
 use super::{About, EmbeddingCaps, Model, ModelKind, Slug, Tier, slugs};
 use crate::backend::{Backend, SUFFIX_RULE, is_suffix};
+use crate::retries::RetryBudget;
 use crate::settings::{AliasEntryFile, BackendEntryFile, CatalogFile, ConstraintsFile, EntryFile, ModelFile};
 
 /// `created` of models that do not state theirs: 2025-01-01.
@@ -170,6 +171,7 @@ impl<'a> Reader<'a> {
             },
             route: listed.iter().filter(|entry| entry.enabled).cloned().collect(),
             listed,
+            retries: RetryBudget::default(),
         }
     }
 }
@@ -283,6 +285,7 @@ pub(crate) fn discovered(alias: &str, kind: ModelKind, route: Vec<Arc<Entry>>) -
         about: About { json_mode: kind == ModelKind::Chat, ..About::default() },
         listed: route.clone(),
         route: route.clone(),
+        retries: RetryBudget::default(),
     };
     Slug {
         id: alias,

@@ -139,7 +139,10 @@ fn within_a_group_the_least_loaded_is_first_and_what_rests_is_last() {
     let now = Instant::now();
     let order = |at| {
         let entries = catalog.find("llama-4-scout", None).unwrap().entries.clone();
-        ordered(entries, at).iter().map(|entry| entry.backend.id.to_string()).collect::<Vec<_>>()
+        ordered(entries, |entry| entry.history.skipped(at))
+            .iter()
+            .map(|entry| entry.backend.id.to_string())
+            .collect::<Vec<_>>()
     };
     let first = Arc::clone(&catalog.find("llama-4-scout", None).unwrap().entries[0]);
     let running = first.backend.enter();
@@ -160,7 +163,10 @@ fn members_of_a_group_are_one_choice_while_they_are_equally_well_off() {
     let catalog = catalog();
     let now = Instant::now();
     let entries = catalog.find("llama-4-scout", None).unwrap().entries.clone();
-    let numbered = || choices(&ordered(entries.clone(), now), now);
+    let numbered = || {
+        let rests = |entry: &Entry| entry.history.skipped(now);
+        choices(&ordered(entries.clone(), rests), rests)
+    };
     assert_eq!(numbered(), [0, 0, 1, 2, 3]);
     entries[1].backend.set_up(false);
     assert_eq!(numbered(), [0, 1, 2, 3, 4]);
@@ -406,7 +412,12 @@ fn entries_that_all_rest_are_tried_anyway_and_those_that_are_down_come_after_tho
     let catalog = catalog();
     let now = Instant::now();
     let entries = catalog.find("llama-4-scout-cloud", None).unwrap().entries.clone();
-    let order = || ordered(entries.clone(), now).iter().map(|entry| entry.backend.id.to_string()).collect::<Vec<_>>();
+    let order = || {
+        ordered(entries.clone(), |entry| entry.history.skipped(now))
+            .iter()
+            .map(|entry| entry.backend.id.to_string())
+            .collect::<Vec<_>>()
+    };
     entries[0].backend.set_up(false);
     assert_eq!(order(), ["nv", "other", "ollama-cloud"]);
     entries[0].backend.set_up(true);
@@ -428,7 +439,7 @@ models:
     assert_eq!(route(&catalog, "both"), ["vllm-a", "nv", "other", "vllm-b"]);
     let entries = catalog.find("both", None).unwrap().entries.clone();
     let busy: Vec<_> = [&entries[0], &entries[0], &entries[2]].map(|entry| entry.backend.enter()).into();
-    let order: Vec<_> = ordered(entries, Instant::now()).iter().map(|entry| entry.backend.id.to_string()).collect();
+    let order: Vec<_> = ordered(entries, |_| false).iter().map(|entry| entry.backend.id.to_string()).collect();
     assert_eq!(order, ["nv", "vllm-a", "vllm-b", "other"]);
     drop(busy);
 }
