@@ -3,16 +3,13 @@
 /// Whether `pattern` matches the whole of `text`.
 #[must_use]
 pub fn matches(pattern: &str, text: &str) -> bool {
-    let mut pieces = pattern.split('*');
-    let Some(rest) = pieces.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let mut pieces: Vec<&str> = pieces.collect();
-    let Some(last) = pieces.pop() else { return rest.is_empty() };
-    let mut rest = rest;
-    for piece in pieces {
+    let Some((first, mut pattern)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    while let Some((piece, further)) = pattern.split_once('*') {
         let Some((_, after)) = rest.split_once(piece) else { return false };
-        rest = after;
+        (pattern, rest) = (further, after);
     }
-    rest.ends_with(last)
+    rest.ends_with(pattern)
 }
 
 #[cfg(test)]
@@ -33,6 +30,11 @@ mod tests {
             ("ab*ba", "aba", false),
             ("exact", "exact", true),
             ("exact", "exactly", false),
+            ("", "", true),
+            ("", "a", false),
+            ("a**c", "abc", true),
+            ("*b*b*", "abab", true),
+            ("*b*b*", "ab", false),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }

@@ -1,7 +1,8 @@
 //! The report `GET /v1/billing/usage`: what a tenant was billed, by hours or days.
 //!
 //! Hours are summed up when a request is settled, in the transaction of its row, so a month of any number of requests is
-//! a few thousand rows. Only the parts of hours at both ends are counted from the rows of requests.
+//! a few thousand rows. The parts of hours at both ends are counted from the rows of requests, unless nothing of
+//! the hour lies outside.
 //!
 //! | Module | Holds |
 //! |---|---|

@@ -9,11 +9,14 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use dgx_gateway_filter::facts::Principal;
 use dgx_gateway_filter::{BuildEnv, BuildError, EndpointKind, ErrorCode, Facts, FilterError};
+use http::{HeaderValue, header};
 use serde::Serialize;
 
 use crate::catalog::Slug;
 use crate::info::Info;
 use crate::service::Models;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The endpoint kind `models`.
 pub struct ListEndpoint;
@@ -32,28 +35,34 @@ impl EndpointKind for ListEndpoint {
 }
 
 #[derive(Serialize)]
-struct List {
+struct List<'a> {
     object: &'static str,
-    data: Vec<Item>,
+    data: Vec<Item<'a>>,
 }
 
 #[derive(Serialize)]
-struct Item {
-    id: Arc<str>,
+struct Item<'a> {
+    id: &'a str,
     object: &'static str,
     created: i64,
-    owned_by: String,
+    owned_by: &'a str,
 }
 
-fn item(slug: &Slug) -> Item {
-    Item { id: Arc::clone(&slug.id), object: "model", created: slug.model.created, owned_by: slug.model.vendor.clone() }
+fn item(slug: &Slug) -> Item<'_> {
+    Item { id: &slug.id, object: "model", created: slug.model.created, owned_by: &slug.model.vendor }
 }
 
-async fn list(State(service): State<Arc<Models>>, Extension(facts): Extension<Facts>) -> Json<List> {
+/// Written into one piece of memory: a list may be long.
+fn json(content: &impl Serialize) -> Result<Response, FilterError> {
+    let body = serde_json::to_vec(content).map_err(FilterError::internal)?;
+    Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
+}
+
+async fn list(State(service): State<Arc<Models>>, Extension(facts): Extension<Facts>) -> Result<Response, FilterError> {
     let principal = facts.get::<Principal>();
     let catalog = service.catalog.load();
     let usable = catalog.slugs().iter().filter(|slug| slug.usable_by(principal));
-    Json(List { object: "list", data: usable.map(|slug| item(slug)).collect() })
+    json(&List { object: "list", data: usable.map(|slug| item(slug)).collect() })
 }
 
 async fn info(State(service): State<Arc<Models>>, Extension(facts): Extension<Facts>) -> Response {
@@ -65,11 +74,12 @@ async fn one(
     State(service): State<Arc<Models>>,
     Extension(facts): Extension<Facts>,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Item>, FilterError> {
+) -> Result<Response, FilterError> {
     let catalog = service.catalog.load();
     // an id that is no text is unknown, too
-    let found = id.ok().and_then(|Path(id)| catalog.find(&id, facts.get::<Principal>()).cloned());
-    found.map(|slug| Json(item(&slug))).ok_or_else(|| {
+    let found = id.ok().and_then(|Path(id)| catalog.find(&id, facts.get::<Principal>()));
+    let unknown = || {
         FilterError::client(ErrorCode::ModelNotFound, "There is no such model. See GET /v1/models.").param("path.id")
-    })
+    };
+    json(&item(found.ok_or_else(unknown)?))
 }

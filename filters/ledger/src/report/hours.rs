@@ -87,12 +87,12 @@ pub(crate) fn sum_up(connection: &Connection) -> Result<()> {
 
 /// What a tenant was billed from one moment until before another, in milliseconds of UTC.
 pub(super) fn read(connection: &Connection, tenant: &str, from: i64, to: i64) -> Result<Vec<Line>> {
-    let first = Granularity::Hour.begin(from.saturating_add(HOUR - 1)); // the first whole hour
-    let last = Granularity::Hour.begin(to);
+    let first = whole_from(connection, tenant, from)?;
+    let last = whole_until(connection, tenant, to)?;
     if first >= last {
         return requests(connection, tenant, from, to);
     }
-    let mut lines = requests(connection, tenant, from, first)?;
+    let mut lines = if from < first { requests(connection, tenant, from, first)? } else { Vec::new() };
     let mut select = connection.prepare_cached(
         "SELECT hour, model, source, requests, eur_cents, usd_cents, upstream_usd FROM usage_hours
          WHERE tenant_id = ?1 AND hour >= ?2 AND hour < ?3 ORDER BY hour",
@@ -101,8 +101,34 @@ pub(super) fn read(connection: &Connection, tenant: &str, from: i64, to: i64) ->
     for found in select.query_map(params![tenant, first, last], line)? {
         lines.push(found?);
     }
-    lines.extend(requests(connection, tenant, last, to)?);
+    if last < to {
+        lines.extend(requests(connection, tenant, last, to)?);
+    }
     Ok(lines)
+}
+
+/// From which hour on the sums count: the one of `from`, if it holds nothing before that moment.
+fn whole_from(connection: &Connection, tenant: &str, from: i64) -> Result<i64> {
+    let hour = Granularity::Hour.begin(from);
+    Ok(if any(connection, tenant, hour, from)? { hour.saturating_add(HOUR) } else { hour })
+}
+
+/// Until before which hour the sums count: behind the one of `to`, if it holds nothing from that moment on. So an hour that
+/// runs is not counted request by request in a report until now.
+fn whole_until(connection: &Connection, tenant: &str, to: i64) -> Result<i64> {
+    let (hour, next) = (Granularity::Hour.begin(to), Granularity::Hour.begin(to).saturating_add(HOUR));
+    Ok(if hour == to || any(connection, tenant, to, next)? { hour } else { next })
+}
+
+/// Whether a tenant has a request from one moment until before another.
+fn any(connection: &Connection, tenant: &str, from: i64, to: i64) -> Result<bool> {
+    if from >= to {
+        return Ok(false);
+    }
+    let mut select = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM usage_requests WHERE tenant_id = ?1 AND settled_at >= ?2 AND settled_at < ?3)",
+    )?;
+    select.query_row(params![tenant, from, to], |row| row.get(0))
 }
 
 /// The same from the rows of requests.
