@@ -1,6 +1,8 @@
 """Load on a contestant: wrk for what is counted, plain sockets for streams that stay open."""
 
+import base64
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -21,8 +23,23 @@ USER = "bench"
 FIRST_BYTES = 50
 
 
+#: the model name that stands for a chat with a large image; the model itself is that of the other chats
+IMAGE = "bench-image"
+IMAGE_BYTES = 8 << 20
+
+
+@functools.cache
+def image() -> bytes:
+    """A chat with an image of IMAGE_BYTES bytes in base64, of random content."""
+    data = base64.b64encode(b"\x89PNG\r\n\x1a\n" + os.urandom(IMAGE_BYTES * 3 // 4)).decode()
+    part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+    return json.dumps({"model": "bench", "messages": [{"role": "user", "content": [part]}], "max_tokens": 256}).encode()
+
+
 def body(model: str) -> bytes:
-    """A chat of exactly BODY_BYTES bytes."""
+    """A chat of exactly BODY_BYTES bytes, or with an image."""
+    if model == IMAGE:
+        return image()
     request = {"model": model, "messages": [{"role": "user", "content": ""}], "max_tokens": 256, "temperature": 0.7}
     if model == "bench-stream":
         request["stream"] = True
