@@ -31,8 +31,8 @@ pub struct Settings {
 pub struct RetriesFile {
     /// Further attempts per hundred requests, 0 to 10000. Default 20.
     pub percent: u32,
-    /// Further attempts per second in any case, 0 to 10000; those of ten seconds, and ten more, are saved. Default 10: where
-    /// fewer requests per second fail, each of them is tried to the end of its route. With both at 0 there is no further
+    /// Further attempts per second in any case, 0 to 10000; those of ten seconds, and ten more, are saved. Default 10.
+    /// Where fewer requests per second fail, each of them is tried to the end of its route. With both at 0 there is no further
     /// attempt at all.
     pub per_second: u32,
 }
