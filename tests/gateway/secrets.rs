@@ -1,5 +1,7 @@
 //! No secret of a file, of the environment or of a client leaves by a log, an answer or a metric, however much is logged.
 
+mod content;
+
 use bytes::Bytes;
 use dgx_gateway_testkit::client::RawClient;
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};

@@ -155,3 +155,52 @@ fn add_block(delta: Option<&RawValue>, progress: &mut Progress) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chunk::{Rules, rewrite_chunk};
+    use super::*;
+
+    fn words(reasons: FinishReasons) -> Vec<&'static str> {
+        reasons.words().collect()
+    }
+
+    #[test]
+    fn each_dialect_says_in_its_stream_why_an_answer_ended() {
+        for (data, expected) in [
+            (r#"{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#, vec!["tool_calls"]),
+            (
+                r#"{"choices":[{"index":0,"finish_reason":"stop"},{"index":1,"finish_reason":"what"}]}"#,
+                vec!["stop", "other"],
+            ),
+            (r#"{"choices":[{"index":0,"delta":{"content":"stop"},"finish_reason":null}]}"#, vec![]),
+            (
+                r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":3}}"#,
+                vec!["end_turn"],
+            ),
+            (r#"{"type":"message_delta","delta":{"stop_reason":null}}"#, vec![]),
+            (r#"{"type":"response.completed","response":{}}"#, vec!["stop"]),
+            (r#"{"type":"response.incomplete","response":{}}"#, vec!["length"]),
+            (r#"{"type":"response.failed","response":{}}"#, vec!["error"]),
+            (r#"{"type":"response.output_text.delta","delta":"stop"}"#, vec![]),
+        ] {
+            let rules = Rules { model: "m", client_wants_usage: true };
+            let rewritten = rewrite_chunk(&bytes::Bytes::from_static(data.as_bytes()), &rules);
+            assert_eq!(words(rewritten.chunk.reasons), expected, "{data}");
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_says_why_it_ended() {
+        for (body, expected) in [
+            (r#"{"choices":[{"message":{"content":"x"},"finish_reason":"length"}]}"#, vec!["length"]),
+            (r#"{"type":"message","content":[],"stop_reason":"max_tokens"}"#, vec!["max_tokens"]),
+            (r#"{"object":"response","status":"completed"}"#, vec!["stop"]),
+            (r#"{"object":"list","status":"completed"}"#, vec![]),
+            (r#"{"choices":7}"#, vec![]),
+            ("no json", vec![]),
+        ] {
+            assert_eq!(words(finish_reasons(body.as_bytes())), expected, "{body}");
+        }
+    }
+}
