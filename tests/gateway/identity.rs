@@ -1,5 +1,8 @@
 //! Who may do what: the table of endpoints with its scopes and user ids, through the whole process.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use dgx_gateway_testkit::client::RawClient;
 use dgx_gateway_testkit::mock::{MockUpstream, Script};
 use http::Method;
@@ -32,6 +35,23 @@ const CALLS: [(&str, &str); 6] = [
 ];
 /// Endpoints that use no user.
 const LISTS: [&str; 5] = ["/v1/models", "/models", "/v1/models/m", "/models/m", "/v1/info"];
+
+#[tokio::test]
+async fn a_tokens_file_for_all_eyes_is_in_the_log_of_a_start_and_of_a_reload() {
+    let mut gateway = Setup::new().tokens_yaml(TOKENS).start().await;
+    let warnings =
+        |gateway: &Gateway| gateway.log().matches("everyone on this machine can read the tokens file").count();
+    let mode = |mode| std::fs::set_permissions(gateway.file("auth/tokens.yaml"), Permissions::from_mode(mode)).unwrap();
+    mode(0o600);
+    assert_eq!(gateway.reload().await.0, 200);
+    let before = warnings(&gateway);
+    mode(0o644);
+    assert_eq!(gateway.reload().await.0, 200);
+    until("it is in the log", async || warnings(&gateway) > before).await;
+    let before = warnings(&gateway);
+    gateway.killed_and_started_again().await;
+    until("it is in the log of the start", async || warnings(&gateway) > before).await;
+}
 
 async fn started() -> (Gateway, MockUpstream) {
     let mock = MockUpstream::start(Script::default().with_looks_apart()).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use dgx_gateway_filter::BuildError;
@@ -18,6 +19,8 @@ use crate::token::{Secret, Token};
 /// Tokens and tenants of the file and the environment, free of problems.
 #[derive(Debug, Default)]
 pub struct CheckedTokens {
+    /// Where they stand.
+    pub(crate) file: PathBuf,
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) tokens: Vec<(Token, Vec<Secret>)>,
     /// The budgets of the file and where they stand.

@@ -1,7 +1,7 @@
 //! `tokens.yaml`, read as a whole.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dgx_gateway_filter::Problem;
@@ -100,6 +100,7 @@ fn read_root(root: Node, process: &Process, default_exists: bool, reader: &mut R
     check_tenants(&tenants, &tokens, default_exists, reader);
     check_secrets(&tokens, reader);
     Some(CheckedTokens {
+        file: PathBuf::new(),
         tenants: tenants.into_iter().filter_map(|(_, tenant)| tenant).collect(),
         tokens: tokens.into_iter().filter_map(|(_, token)| token).collect(),
         budgets: Vec::new(),

@@ -35,7 +35,7 @@ impl ServiceKind for Service {
             }
         };
         warn_if_world_readable(&path);
-        file::read(&path, text.as_deref(), ambient)
+        file::read(&path, text.as_deref(), ambient).map(|checked| CheckedTokens { file: path, ..checked })
     }
 
     fn view(checked: &CheckedTokens, views: &mut Views) {
@@ -49,6 +49,9 @@ impl ServiceKind for Service {
             env.when_in_use(move || share.tenants(limits));
         }
         let previous = env.previous::<Tokens>();
+        if previous.is_none() {
+            warn_if_world_readable(&checked.file); // at a start there is no log yet when it is checked
+        }
         let tokens = Tokens::new(checked, &env.data_dir, previous.as_deref())?;
         if previous.is_some_and(|previous| !previous.uses_bootstrap()) && tokens.uses_bootstrap() {
             tracing::warn!("no token is configured any more: the bearer in keys/bootstrap-token is valid");
