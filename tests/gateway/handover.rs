@@ -10,9 +10,8 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Caller, Client, Gateway, Setup, Stage, backend, chunk_of_stream, finish_of_stream, model, until};
 
-/// Hand-overs, unless they take longer than this.
+/// Hand-overs, unless they take too long.
 const MOST: usize = 100;
-const LONGEST: Duration = Duration::from_secs(40);
 /// Clients that ask all the time, some on connections that stay and some on new ones.
 const CLIENTS: usize = 4;
 
@@ -47,6 +46,18 @@ async fn ask(addr: std::net::SocketAddr, stays: bool, stop: Arc<AtomicBool>, ans
 
 #[tokio::test]
 async fn hand_overs_under_load_lose_no_request_and_cut_no_stream() {
+    let done = hand_overs(Duration::from_secs(40)).await;
+    assert!(done >= 3, "{done}");
+}
+
+#[tokio::test]
+#[ignore = "some minutes"]
+async fn a_hundred_hand_overs_under_load_lose_no_request_and_cut_no_stream() {
+    assert_eq!(hand_overs(Duration::from_secs(1200)).await, MOST);
+}
+
+/// Hands over under load, with open streams; gives how often within `longest`.
+async fn hand_overs(longest: Duration) -> usize {
     let (mock, mut stage) =
         (MockUpstream::start(Script::default().with_looks_apart()).await.unwrap(), Stage::open().await);
     let setup = Setup::new()
@@ -61,7 +72,7 @@ async fn hand_overs_under_load_lose_no_request_and_cut_no_stream() {
         clients.spawn(ask(gateway.addr, client % 2 == 0, Arc::clone(&stop), Arc::clone(&answered)));
     }
     let (began, mut streams, mut done) = (Instant::now(), Vec::new(), 0);
-    while done < MOST && began.elapsed() < LONGEST {
+    while done < MOST && began.elapsed() < longest {
         if streams.len() < 3 {
             streams.push(streaming(&gateway, &mut stage).await);
         }
@@ -83,12 +94,12 @@ async fn hand_overs_under_load_lose_no_request_and_cut_no_stream() {
         assert_eq!(client.piece().await, None);
     }
     println!("{done} hand-overs, {} requests in {:?}", answered.load(Ordering::Relaxed), began.elapsed());
-    assert!(done >= 3, "{done}");
     until("the processes before have ended", async || gateway.successors_run() == 1).await;
     assert_eq!(gateway.ended().await.code(), Some(0));
     assert!(!gateway.log().contains("\"outcome\":\"dropped\""));
     gateway.signal("TERM");
     until("the last process has ended", async || gateway.successors_run() == 0).await;
+    done
 }
 
 #[tokio::test]
