@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use dgx_gateway_filter::facts::{FinishReasons, Report, Usage};
 use dgx_gateway_filter::{ErrorCode, FilterError};
-use dgx_gateway_wire::answer::{Choices, Chunk, ChunkKind, Rules, Stamp, StreamKind, later_usage, rewrite_chunk};
+use dgx_gateway_wire::answer::{Choices, Chunk, ChunkKind, ChunkReader, Rules, Stamp, StreamKind, later_usage};
 use dgx_gateway_wire::errors::envelope::Responses;
 use dgx_gateway_wire::sse::{Event, Framer, encode};
 
@@ -27,6 +27,7 @@ const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 /// Rewrites the stream of one attempt.
 pub(crate) struct Relay {
     framer: Framer,
+    reader: ChunkReader,
     model: Arc<str>,
     client_wants_usage: bool,
     form: StreamForm,
@@ -56,6 +57,7 @@ impl Relay {
     pub(crate) fn new(model: Arc<str>, client_wants_usage: bool, form: StreamForm) -> Self {
         Self {
             framer: Framer::new(MAX_EVENT_BYTES),
+            reader: ChunkReader::default(),
             model,
             client_wants_usage,
             form,
@@ -150,7 +152,7 @@ impl Relay {
             return Ok(());
         }
         let rules = Rules { model: &self.model, client_wants_usage: self.client_wants_usage };
-        let rewritten = rewrite_chunk(&event.data, &rules);
+        let rewritten = self.reader.rewrite(&event.data, &rules);
         let chunk = rewritten.chunk;
         if self.form == StreamForm::Events && (self.finished || chunk.kind == ChunkKind::Done) {
             return Ok(()); // nothing follows the last event, and there is no marker

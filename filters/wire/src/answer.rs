@@ -13,6 +13,7 @@ mod dialects;
 mod images;
 mod members;
 mod own;
+mod repeated;
 mod rerank;
 mod usage;
 
@@ -22,6 +23,7 @@ pub use self::delta::Choices;
 pub use self::dialects::finish_reasons;
 pub use self::images::{count_images, tells_where_images_lie};
 pub use self::own::{CostMember, Stamp, StreamKind, cost_event};
+pub use self::repeated::ChunkReader;
 pub use self::rerank::sort_results;
 pub use self::usage::plain_decimal;
 
