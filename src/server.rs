@@ -117,6 +117,7 @@ pub fn serve(overrides: &Overrides, ambient: &Ambient, registry: Registry) -> Re
     let _data_dir = DataDir::take(&config.data_dir, holder)?;
     let metrics = prometheus::Registry::new();
     let mut env = BuildEnv::new(Arc::new(SystemClock), read, config.data_dir.clone(), metrics.clone());
+    env.is_first = holder == Holder::First;
     let core = CoreMetrics::register(&metrics)?;
     let draining = Arc::new(Draining::default());
     env.health.add(Arc::clone(&draining) as Arc<dyn HealthSource>);

@@ -104,6 +104,8 @@ pub struct BuildEnv {
     pub ambient: Ambient,
     /// Directory for state, mode 0700; created when first needed.
     pub data_dir: PathBuf,
+    /// No other process used the data directory when this one began.
+    pub is_first: bool,
     /// Where metrics are registered.
     pub metrics: prometheus::Registry,
     /// Where parts say what they know of the health of the service. Each generation has its own: a part adds its
@@ -126,6 +128,7 @@ impl BuildEnv {
             clock,
             ambient,
             data_dir,
+            is_first: false,
             metrics,
             health,
             services: HashMap::new(),

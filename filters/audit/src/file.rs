@@ -129,7 +129,10 @@ impl AuditFile {
 
     /// The lock on the directory; it ends with the value.
     fn lock(&self) -> io::Result<File> {
-        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&self.folder)?;
+        match DirBuilder::new().mode(FOLDER_MODE).create(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            made => made?, // not the data directory: one that is gone is not made again, half
+        }
         let folder = File::open(&self.folder)?;
         let end = Instant::now() + LOCK_WAIT;
         loop {

@@ -61,7 +61,8 @@ impl ServiceKind for Service {
 
 fn open(env: &mut BuildEnv) -> Result<Arc<Store>, BuildError> {
     let path = env.data_dir.join("sqlite/gateway.sqlite");
-    let store = Arc::new(Store::open(&path).map_err(|error| BuildError::Part(Box::new(error)))?);
+    let open = if env.is_first { Store::open_alone } else { Store::open };
+    let store = Arc::new(open(&path).map_err(|error| BuildError::Part(Box::new(error)))?);
     let closing = Arc::clone(&store);
     env.at_end(move || {
         if !closing.close(CLOSE) {

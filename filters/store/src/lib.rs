@@ -18,16 +18,20 @@
 //! | `config` | the key `storage` and the service behind it |
 //! | [`copy`] | a copy of a database while others write to it |
 //! | `group` | what the pieces of work of one transaction share |
+//! | `log` | whether the log of a database is whole |
 //! | `migrate` | schema versions by owner |
 //! | `queue` | what waits to be written |
 //! | `store` | the handle: slots, receipts, readers |
+//! | `sound` | whether a database is whole, at the start and while it is open |
 //! | `writer` | the thread |
 
 mod config;
 pub mod copy;
 mod group;
+mod log;
 mod migrate;
 mod queue;
+mod sound;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -149,6 +149,15 @@ impl Queue {
         Some(group)
     }
 
+    /// Takes out what may fail, for a disk that refuses: whoever waits for it is not to wait until there is room again.
+    pub(crate) fn take_what_may_fail(&self) -> Vec<Job> {
+        let mut state = self.state();
+        let (may_fail, kept): (Vec<Job>, Vec<Job>) = state.jobs.drain(..).partition(|job| job.keep == Keep::Never);
+        state.jobs = kept.into();
+        state.hurry = state.jobs.iter().any(|job| job.wait == Wait::Now);
+        may_fail
+    }
+
     /// Waits, but not for anything that comes; for a disk that refuses. Blocks.
     pub(crate) fn rest(&self, time: Duration) {
         let until = Instant::now() + time;

@@ -8,9 +8,10 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use crate::group::Group;
-use crate::migrate;
 use crate::queue::{Job, Queue};
+use crate::sound::{self, Files};
 use crate::writer::{Condition, Writer};
+use crate::{log, migrate};
 
 /// Most pieces of work that wait to be written, slots that were taken beforehand included.
 const QUEUE: usize = 65_536;
@@ -34,6 +35,31 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// What stands in the database does not fit together.
+    #[error(
+        "the database {path} is damaged ({what}): restore the last backup (`dgx-gateway restore`), or move the file away and \
+         save what can be read with `sqlite3 {path} .recover`"
+    )]
+    Damaged {
+        /// Which one.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The log has commits that nobody would find.
+    #[error(
+        "the log {path} is damaged: {commits} commits stand behind the damage and would be lost. Restore the last backup \
+         (`dgx-gateway restore`); to go on without them, run `PRAGMA wal_checkpoint(TRUNCATE)` on the database with sqlite3"
+    )]
+    DamagedLog {
+        /// Which one.
+        path: PathBuf,
+        /// How many at least.
+        commits: usize,
+    },
+    /// A file of the database has lost its name while it was open.
+    #[error("{0} was removed or replaced while it was open: put it back, or restart the gateway on what is there now")]
+    Gone(PathBuf),
     /// The directory or the file cannot be used.
     #[error("{path}: {source}")]
     Io {
@@ -52,6 +78,15 @@ pub enum StoreError {
         version: u32,
         /// Newest version that is known here.
         known: u32,
+    },
+    /// The database cannot be opened.
+    #[error("{path}: {source}")]
+    Open {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
     },
     /// What the database says.
     #[error(transparent)]
@@ -89,15 +124,31 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the file, or makes it, and starts the writer.
+    /// Opens a file that nobody else has open, see [`Store::open`]; a file that was cut off and a log with damage in its
+    /// middle are noticed only so.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// It cannot be opened, or is damaged.
+    pub fn open_alone(path: &Path) -> Result<Self, StoreError> {
+        sound::look_at_size(path)?;
+        match log::lost_commits(path) {
+            Ok(0) => Self::open(path),
+            Ok(commits) => Err(StoreError::DamagedLog { path: log::path(path), commits }),
+            Err(source) => Err(StoreError::Io { path: log::path(path), source }),
+        }
+    }
+
+    /// Opens the file, or makes it, looks through it, and starts the writer.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is damaged.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = connect(path)?;
+        sound::look(&connection, path)?;
         let condition = Arc::new(Condition::default());
         let queue = Arc::new(Queue::new(QUEUE));
-        let thread = Writer::start(connection, Arc::clone(&queue), Arc::clone(&condition))
+        let files = Files::of(path);
+        let thread = Writer::start(connection, files, Arc::clone(&queue), Arc::clone(&condition))
             .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), queue, condition, thread: Mutex::new(Some(thread)) })
     }
@@ -213,6 +264,10 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         make_private(directory).map_err(|source| StoreError::Io { path: directory.to_owned(), source })?;
     }
     create_private(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
+    prepared(path).map_err(|error| sound::named(path, error))
+}
+
+fn prepared(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;

@@ -124,6 +124,23 @@ async fn a_full_disk_is_told_and_nothing_that_must_stay_is_lost() {
 }
 
 #[tokio::test]
+async fn while_kept_work_waits_for_the_disk_other_work_is_refused_and_not_left_waiting() {
+    let bench = Bench::new();
+    let full = Arc::new(AtomicBool::new(true));
+    let kept = bench.store.slot().await.unwrap().write(Wait::Now, Keep::Always, insert_if_room(1, &full));
+    assert!(kept.committed().await.is_err());
+    for n in 2..5 {
+        let later = bench.store.slot().await.unwrap().write(Wait::Now, Keep::Never, insert_if_room(n, &full));
+        let told = tokio::time::timeout(Duration::from_secs(20), later.committed()).await.unwrap();
+        assert!(matches!(told, Err(StoreError::NotWritten(_))), "{told:?}");
+    }
+    full.store(false, Ordering::Relaxed);
+    until_failing_is(&bench.store, false).await;
+    bench.put(9, Wait::Now).await.unwrap();
+    assert_eq!(bench.count(), 2, "the kept one and the last");
+}
+
+#[tokio::test]
 async fn a_database_that_really_has_no_page_left_is_a_full_disk() {
     let bench = Bench::new();
     let limit: Work = Box::new(|connection| {

@@ -10,6 +10,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::group::Group;
 use crate::queue::{Job, Patience, Queue};
+use crate::sound::{Files, is_damage};
 use crate::store::{Keep, StoreError};
 
 /// Longest time that work without a waiter gathers before it is committed.
@@ -23,13 +24,19 @@ const GROUP: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Condition {
     failing: AtomicBool,
+    /// Something of the database does not fit together. Only a restart, which looks through it, ends that.
+    damaged: AtomicBool,
     ended: Mutex<bool>,
     end: Condvar,
 }
 
 impl Condition {
     pub(crate) fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+        self.failing.load(Ordering::Relaxed) || self.is_damaged()
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
     }
 
     pub(crate) fn wait_for_end(&self, limit: Duration) -> bool {
@@ -44,6 +51,12 @@ impl Condition {
     }
 
     fn note(&self, result: &Result<(), StoreError>) {
+        if let Err(StoreError::Sqlite(error)) = result
+            && is_damage(error)
+            && !self.damaged.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!(%error, "the database is damaged, nothing more is written; restart to see what can be done");
+        }
         let failing = result.is_err();
         if self.failing.swap(failing, Ordering::Relaxed) != failing {
             match result {
@@ -56,6 +69,7 @@ impl Condition {
 
 pub(crate) struct Writer {
     connection: Connection,
+    files: Files,
     queue: Arc<Queue>,
     condition: Arc<Condition>,
     group: Vec<Job>,
@@ -64,10 +78,11 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn start(
         connection: Connection,
+        files: Files,
         queue: Arc<Queue>,
         condition: Arc<Condition>,
     ) -> io::Result<JoinHandle<()>> {
-        let writer = Self { connection, queue, condition, group: Vec::new() };
+        let writer = Self { connection, files, queue, condition, group: Vec::new() };
         std::thread::Builder::new().name("storage".to_owned()).spawn(move || writer.run())
     }
 
@@ -80,7 +95,8 @@ impl Writer {
                 self.keep_what_must_not_be_lost(error);
             }
             self.queue.done(taken - self.group.len());
-            if result.is_err() {
+            if let Err(error) = &result {
+                self.refuse_what_waits(error);
                 self.queue.rest(RETRY);
             }
         }
@@ -103,7 +119,10 @@ impl Writer {
     /// Commits the group and tells who waits. An error is about the commit as a whole; the group is left then. An empty
     /// group finds out whether the disk still refuses: a service that is not ready is sent nothing that would show it.
     fn commit(&mut self) -> Result<(), StoreError> {
-        let Self { connection, group, .. } = self;
+        if self.condition.is_damaged() {
+            return Err(StoreError::NotWritten("the database is damaged".into()));
+        }
+        let Self { connection, group, files, .. } = self;
         let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
         if group.is_empty() {
             probe(&transaction)?;
@@ -112,6 +131,7 @@ impl Writer {
         let done = group.iter_mut().try_for_each(|job| (job.work)(&together)).and_then(|()| together.end());
         match done {
             Ok(()) => {
+                files.are_there()?; // nobody would find what is committed to a file without a name
                 transaction.commit()?;
                 group.drain(..).for_each(|mut job| job.tell(Ok(())));
                 Ok(())
@@ -133,7 +153,13 @@ impl Writer {
             let transaction = Transaction::new(&mut self.connection, TransactionBehavior::Immediate)?;
             let alone = Group::new(&transaction);
             let done = match (job.work)(&alone).and_then(|()| alone.end()) {
-                Ok(()) => transaction.commit().map_err(StoreError::from),
+                Ok(()) => {
+                    self.files.are_there()?;
+                    match transaction.commit() {
+                        Err(error) if is_of_the_disk(&error) => return Err(error.into()),
+                        committed => committed.map_err(StoreError::from),
+                    }
+                }
                 Err(error) if is_of_the_disk(&error) => return Err(error.into()),
                 Err(error) => {
                     // the work itself is wrong; trying again would fail for ever
@@ -145,6 +171,16 @@ impl Writer {
             job.tell(done);
         }
         Ok(())
+    }
+
+    /// What was kept stands before all that came later. Of that, what may fail fails now and not when there is room again.
+    fn refuse_what_waits(&self, error: &StoreError) {
+        let text: Arc<str> = error.to_string().into();
+        let refused = self.queue.take_what_may_fail();
+        self.queue.done(refused.len());
+        for mut job in refused {
+            job.tell(Err(StoreError::NotWritten(Arc::clone(&text))));
+        }
     }
 
     fn keep_what_must_not_be_lost(&mut self, error: &StoreError) {
