@@ -1,9 +1,13 @@
 //! What becomes of data on the disk: backups, faults of disk and process, several processes on one database.
 
 mod backup;
+mod clock;
+mod damage;
+mod disk;
 mod kills;
 mod load;
 mod lock;
+mod processes;
 mod restore;
 
 use std::path::{Path, PathBuf};

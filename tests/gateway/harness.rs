@@ -6,7 +6,7 @@ mod metrics;
 mod stage;
 pub(crate) mod tls;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -217,12 +217,23 @@ impl Setup {
     /// Runs the program in a directory, with the variables of this setup, to its end.
     pub(crate) async fn run_in(&self, dir: &Path, arguments: &[&str]) -> Ran {
         let (addr, admin) = free_addrs();
+        let mut said = tempfile::tempfile().unwrap();
         let mut command = self.command(dir, addr, admin);
         command.args(arguments).stdin(Stdio::null());
-        let ended = tokio::task::spawn_blocking(move || command.output().unwrap());
-        let output = soon("the program ends", ended).await.unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        Ran { code: output.status.code(), said: String::from_utf8(said).unwrap() }
+        let outputs = [(); 2].map(|()| said.try_clone().unwrap());
+        let [stdout, stderr] = outputs;
+        let mut running = Running(command.stdout(stdout).stderr(stderr).spawn().unwrap());
+        let mut code = None;
+        let end = tokio::time::Instant::now() + SOON;
+        while code.is_none() && tokio::time::Instant::now() < end {
+            tokio::time::sleep(LOOK).await;
+            code = running.0.try_wait().unwrap().map(|status| status.code());
+        }
+        let mut text = String::new();
+        said.rewind().unwrap();
+        said.read_to_string(&mut text).unwrap();
+        assert!(code.is_some(), "waited too long until the program ends: {text}");
+        Ran { code: code.flatten(), said: text }
     }
 
     /// Starts a process on what stands in a directory; `None` when a port was taken meanwhile.
@@ -263,6 +274,16 @@ impl Setup {
             .env("RATE_LIMIT_BURST", "100000")
             .envs(self.variables.iter().map(|(name, value)| (*name, value)));
         command
+    }
+}
+
+/// A program that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill()); // most of them have ended
+        drop(self.0.wait());
     }
 }
 
@@ -339,7 +360,7 @@ impl Gateway {
     }
 
     /// The process that accepts.
-    fn process(&self) -> u32 {
+    pub(crate) fn process(&self) -> u32 {
         self.successors.last().copied().unwrap_or(self.child.id())
     }
 

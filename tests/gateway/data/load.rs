@@ -31,7 +31,8 @@ pub(super) async fn priced() -> (MockUpstream, Setup) {
     (mock, setup)
 }
 
-/// Clients that ask one thing after the other. The request ids of client 2 are `2-0`, `2-1` and so on.
+/// Clients that ask one thing after the other. The request ids of client 2 are `2-0`, `2-1` and so on, behind the name
+/// of all of them if they have one.
 pub(super) struct Clients {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
@@ -47,6 +48,10 @@ struct Shared {
 
 impl Clients {
     pub(super) fn start(count: usize, addr: SocketAddr) -> Self {
+        Self::named("", count, addr)
+    }
+
+    pub(super) fn named(name: &str, count: usize, addr: SocketAddr) -> Self {
         let shared = Arc::new(Shared {
             addr: Mutex::new(addr),
             stop: AtomicBool::new(false),
@@ -56,7 +61,7 @@ impl Clients {
         });
         let mut tasks = JoinSet::new();
         for client in 0..count {
-            tasks.spawn(ask(client, Arc::clone(&shared)));
+            tasks.spawn(ask(format!("{name}{client}"), Arc::clone(&shared)));
         }
         Self { shared, tasks }
     }
@@ -91,12 +96,17 @@ impl Clients {
         *self.shared.addr.lock().unwrap() = addr;
     }
 
-    /// Lets the calls that run end, and gives all that were answered.
-    pub(super) async fn stopped(mut self) -> Vec<String> {
+    /// Lets the calls that run end; no more are made.
+    pub(super) async fn end(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
+    }
+
+    /// The same, and gives all that were answered.
+    pub(super) async fn stopped(mut self) -> Vec<String> {
+        self.end().await;
         self.answered()
     }
 }
@@ -106,7 +116,7 @@ pub(super) fn chat() -> String {
     json!({"model": "m", "messages": [{"role": "user", "content": PROMPT}]}).to_string()
 }
 
-async fn ask(client: usize, shared: Arc<Shared>) {
+async fn ask(client: String, shared: Arc<Shared>) {
     let (bearer, body) = (format!("Bearer {BEARER}"), chat());
     let mut connection = None;
     let mut number = 0_u64;
@@ -162,7 +172,7 @@ pub(super) fn integrity(connection: &Connection) -> String {
 }
 
 /// Rows by request id.
-fn rows(connection: &Connection, sql: &str) -> HashMap<String, Vec<String>> {
+pub(super) fn rows(connection: &Connection, sql: &str) -> HashMap<String, Vec<String>> {
     let mut rows: HashMap<String, Vec<String>> = HashMap::new();
     let mut select = connection.prepare(sql).unwrap();
     for row in select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap() {
