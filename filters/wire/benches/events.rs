@@ -83,6 +83,6 @@ fn patch_a_body(bencher: Bencher<'_, '_>, size: usize) {
         });
         rope.patched(patches.as_ref().map_or(&[], |patches| patches))
     };
-    assert_eq!(run().len(), body.len() + 20 - 3 + 1, "both are in it");
+    assert_eq!(run().len(), body.len() + 21 - 3 + 1, "both are in it");
     bencher.bench_local(run);
 }
