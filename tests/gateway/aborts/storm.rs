@@ -21,7 +21,7 @@ const AT_ONE_TIME: usize = 64;
 const WARM: usize = 2500;
 const MIB: usize = 1024 * 1024;
 /// How much it may grow from there.
-const GROWTH: usize = 20 * MIB;
+const GROWTH: usize = 24 * MIB;
 
 /// Numbers that look random and follow from a seed (splitmix64).
 struct Numbers(u64);
