@@ -260,7 +260,10 @@ async fn check(rows: Vec<Row>, early: bool) {
         gateway.idle().await;
         let got = (got.0, got.1, booked(&gateway, &mut known).await);
         println!("| {name} | {} | {} | {} |", got.0, got.1, got.2);
-        if got != (seen.to_owned(), upstream, ledger.to_owned()) {
+        // how much of what goes on is received before the client is seen to be gone is left to chance
+        let fits =
+            ledger == got.2 || ledger == SOME && got.2.starts_with("aborted estimated 5 ") && !got.2.ends_with(" 0");
+        if !fits || got.0 != seen || got.1 != upstream {
             wrong.push(format!("{name}: {got:?}, expected {:?}", (seen, upstream, ledger)));
         }
     }
@@ -286,6 +289,8 @@ async fn half_closes(gateway: &Gateway, stage: &mut Stage, body: &str) -> (Strin
 const FAILED: &str = "failed zero 0 0";
 /// Prompt and eight letters, estimated.
 const TWO: &str = "aborted estimated 5 2";
+/// Eight letters or some more.
+const SOME: &str = "aborted estimated 5 2..";
 const ERROR: &str = "502 upstream_error";
 
 #[tokio::test]
@@ -442,7 +447,7 @@ async fn inside_a_stream() {
                 ["left", "closed", "aborted estimated 5 0"],
             ),
             row("leaves inside", true, vec![begun()], LeavesLater, ["left", "closed", TWO]),
-            row("leaves, upstream goes on", true, vec![begun(), Seen, GoOn], LeavesLater, ["left", "closed", TWO]),
+            row("leaves, upstream goes on", true, vec![begun(), Seen, GoOn], LeavesLater, ["left", "closed", SOME]),
         ],
         false,
     )

@@ -275,8 +275,12 @@ async fn the_locks_of_an_open_database_stay_whatever_else_is_opened() {
     bench.store.migrate("others", &["CREATE TABLE others (n INTEGER) STRICT"]).unwrap();
     let inode = format!(":{} ", std::fs::metadata(bench.path()).unwrap().ino());
     let pid = format!(" {} ", std::process::id());
-    let locks = std::fs::read_to_string("/proc/locks").unwrap();
-    assert!(locks.lines().any(|line| line.contains(&inode) && line.contains(&pid)), "{locks}");
+    // the list is read in pieces while others change it: a lock may be missing once
+    let held = || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains(&inode) && line.contains(&pid))
+    };
+    assert!((0..100).any(|_| held()), "no lock is held");
 }
 
 /// How much was added in one transaction.
