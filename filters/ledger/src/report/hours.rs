@@ -131,13 +131,18 @@ fn any(connection: &Connection, tenant: &str, from: i64, to: i64) -> Result<bool
     select.query_row(params![tenant, from, to], |row| row.get(0))
 }
 
-/// The same from the rows of requests.
+/// The same from the rows of requests: summed up by hour while they are read, however many they are.
 pub(super) fn requests(connection: &Connection, tenant: &str, from: i64, to: i64) -> Result<Vec<Line>> {
     let mut select = connection.prepare_cached(
         "SELECT settled_at, model, source, billed_eur, billed_usd, upstream_usd FROM usage_requests
          WHERE tenant_id = ?1 AND settled_at >= ?2 AND settled_at < ?3",
     )?;
-    select.query_map(params![tenant, from, to], request)?.collect()
+    let mut sums: BTreeMap<(i64, String, String), Sum> = BTreeMap::new();
+    for line in select.query_map(params![tenant, from, to], request)? {
+        let Line { at, model, source, sum } = line?;
+        sums.entry((Granularity::Hour.begin(at), model, source)).or_default().add(&sum);
+    }
+    Ok(sums.into_iter().map(|((at, model, source), sum)| Line { at, model, source, sum }).collect())
 }
 
 fn request(row: &Row<'_>) -> Result<Line> {
