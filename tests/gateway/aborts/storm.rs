@@ -46,8 +46,11 @@ async fn visit(addr: std::net::SocketAddr, seed: u64) -> bool {
     let inside_body = numbers.below(6) == 0;
     let sent = if inside_body { numbers.below(body.len()) } else { body.len() };
     visitor.send(&endpoint, &body, sent).await;
-    // some have all the time that a busy machine needs
-    let patience = if numbers.below(32) == 0 { SOON } else { Duration::from_micros(numbers.below(100_000) as u64) };
+    // some that sent all have all the time that a busy machine needs
+    let patience = match numbers.below(100_000) {
+        short if inside_body || short % 32 > 0 => Duration::from_micros(short as u64),
+        _ => SOON,
+    };
     let whole = tokio::time::timeout(patience, visitor.read_all()).await.is_ok_and(|fine| fine);
     if numbers.below(2) == 0 {
         visitor.leave();
