@@ -1,5 +1,5 @@
-//! The public listener: the engine's application behind our own guard, which speaks TLS where it is to, on a socket that is open already, and closed when
-//! the drain says so.
+//! The public listener: the engine's application behind our own guard, which speaks TLS where it is to, on a socket that
+//! is open already, and closed when the drain says so.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::IntoRawFd;
