@@ -108,7 +108,9 @@ impl Ends {
         let begin = TEXT.iter().find_map(|name| Some(memmem::find(data, name)? + name.len()))?;
         let length = memchr::memchr(b'"', data.get(begin..)?)?;
         let text = data.get(begin..begin + length)?;
-        let ends = Self { before: data.slice(..begin), behind: data.slice(begin + length..) };
+        // copies: a slice would keep the buffer of the connection for as long as the stream lasts
+        let copy = |part: Option<&[u8]>| part.map(Bytes::copy_from_slice);
+        let ends = Self { before: copy(data.get(..begin))?, behind: copy(data.get(begin + length..))? };
         is_unescaped(text).then_some((ends, text))
     }
 
