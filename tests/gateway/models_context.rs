@@ -175,6 +175,7 @@ async fn a_window_that_the_backend_publishes_counts_like_a_configured_one() {
     let published = json!({"object": "list", "data": [{"id": "upstream-name-of-m", "max_model_len": 1000}]});
     let mock = MockUpstream::start(Script::queue([Behaviour::json(published.to_string())])).await.unwrap();
     let gateway = Setup::with_upstream(mock.addr()).start().await;
+    until("its models are looked at", async || !mock.requests().is_empty()).await; // and not the answer of a chat
     let estimate = 4 + PROMPT.len().div_ceil(4) as u64;
     until("the published window is used", async || {
         let answer = gateway.chat(request(json!({"max_tokens": 4096}))).await;

@@ -14,6 +14,9 @@ use super::soon;
 /// Requests that wait until the test looks at them.
 const WAITING: usize = 1024;
 
+/// The answer to a look at the models.
+const LOOK: &str = r#"{"data":[]}"#;
+
 /// An upstream that accepts connections. Looks at its models are answered; other requests go to the test.
 pub(crate) struct Stage {
     pub(crate) addr: SocketAddr,
@@ -56,11 +59,14 @@ impl Stage {
                 let sender = sender.clone();
                 tokio::spawn(async move {
                     let mut caller = Caller { stream, head: String::new(), body: Vec::new() };
-                    while caller.read_head().await && (!complete || caller.read_body().await) {
+                    if caller.read_head().await && (!complete || caller.read_body().await) {
                         if all || !caller.head.starts_with("GET ") {
                             return drop(sender.send(caller).await);
                         }
-                        caller.write("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n{\"data\":[]}").await;
+                        // a connection that is kept would be counted by tests that count sockets
+                        caller
+                            .write(format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 11\r\n\r\n{LOOK}"))
+                            .await;
                     }
                 });
             }

@@ -203,7 +203,7 @@ async fn an_upstream_that_never_reads_is_given_up_after_the_total_time() {
     let began = Instant::now();
     assert_eq!(outcome(&mut client).await, "504 upstream_timeout");
     println!("answered after {:?}", began.elapsed());
-    drop(caller);
+    drop((caller, client));
     nothing_is_left(&gateway, sockets).await;
 }
 
