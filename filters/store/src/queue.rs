@@ -149,6 +149,12 @@ impl Queue {
         Some(group)
     }
 
+    /// Whether somebody waits for a job in the queue, `much` is in it, or it is to end.
+    pub(crate) fn is_in_a_hurry(&self, much: usize) -> bool {
+        let state = self.state();
+        state.hurry || state.closed || state.jobs.len() >= much
+    }
+
     /// Takes out what may fail, for a disk that refuses: whoever waits for it is not to wait until there is room again.
     pub(crate) fn take_what_may_fail(&self) -> Vec<Job> {
         let mut state = self.state();
@@ -228,5 +234,24 @@ mod tests {
         queue.put(job(Wait::Later));
         queue.leave();
         assert_eq!(writer.join().unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn it_is_in_a_hurry_with_much_in_it_with_a_waiter_and_at_the_end() {
+        let queue = Queue::new(3);
+        for _ in 0..3 {
+            queue.place(NONE).await.unwrap();
+        }
+        queue.put(job(Wait::Later));
+        assert!(!queue.is_in_a_hurry(2));
+        queue.put(job(Wait::Later));
+        assert!(queue.is_in_a_hurry(2));
+        assert!(!queue.is_in_a_hurry(3));
+        queue.put(job(Wait::Now));
+        assert!(queue.is_in_a_hurry(9));
+        assert_eq!(queue.group(Patience::Endless, LONG, 10).unwrap().len(), 3);
+        assert!(!queue.is_in_a_hurry(1));
+        queue.close();
+        assert!(queue.is_in_a_hurry(1));
     }
 }
