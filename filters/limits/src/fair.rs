@@ -7,6 +7,7 @@
 //! | `turn` | the filter kind that has a request wait for its turn |
 //! | `metrics` | what the queue tells of itself |
 
+mod lingering;
 mod metrics;
 mod place;
 mod queue;

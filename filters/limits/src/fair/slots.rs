@@ -15,6 +15,7 @@ use dgx_gateway_filter::clock::Clock;
 use dgx_gateway_filter::facts::TenantLimits;
 use dgx_gateway_filter::services::FairShare;
 
+use super::lingering::{Lingerers, Lingering};
 use super::metrics::Waits;
 use super::queue::{Call, Candidate, Entered, FairQueue, Room, Running, Share};
 
@@ -24,13 +25,10 @@ const MOST_WAITING: usize = 8192;
 /// Most of one tenant among them, so that a flood leaves the others room.
 const MOST_WAITING_OF_TENANT: usize = 1024;
 
-/// How long a call whose answer is complete keeps its slots if its request does not end: as long as its connection may
-/// take to be free for the next call. A client that does not take its answer holds them no longer.
-const LINGER: Duration = Duration::from_millis(50);
-
 /// All slots of this process. Lives as long as it: a reload changes what backends and tenants are entitled to.
 pub struct Slots {
     state: Mutex<State>,
+    lingerers: Lingerers,
     clock: Arc<dyn Clock>,
     waits: Waits,
 }
@@ -131,7 +129,7 @@ impl Slots {
             backends: HashMap::new(),
             tenants: HashMap::new(),
         };
-        Self { state: Mutex::new(state), clock, waits }
+        Self { state: Mutex::new(state), lingerers: Lingerers::default(), clock, waits }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -213,37 +211,12 @@ impl Permit {
     pub(super) fn label(&self) -> &str {
         self.running.as_ref().map_or("", |running| &running.place)
     }
-}
 
-impl Permit {
-    /// The call is about to end: it keeps its slots until the value is dropped, for a short time at most.
+    /// The call is about to end.
     pub(super) fn linger(self) -> Lingering {
-        let shared = Arc::new(Mutex::new(Some(self)));
-        let later = Arc::downgrade(&shared);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move {
-                tokio::time::sleep(LINGER).await;
-                drop(later.upgrade().and_then(|shared| taken(&shared)));
-            })),
-            Err(_) => drop(taken(&shared)),
-        }
-        Lingering(shared)
+        let slots = Arc::clone(&self.slots);
+        slots.lingerers.add(self)
     }
-}
-
-/// A call that is about to end.
-#[derive(Debug)]
-pub(super) struct Lingering(Arc<Mutex<Option<Permit>>>);
-
-impl Lingering {
-    /// What it holds, if it still does.
-    pub(super) fn take(self) -> Option<Permit> {
-        taken(&self.0)
-    }
-}
-
-fn taken(shared: &Mutex<Option<Permit>>) -> Option<Permit> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Drop for Permit {

@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::slots::{Entry, Lingering, Permit, Slots, Ticket};
+use super::lingering::Lingering;
+use super::slots::{Entry, Permit, Slots, Ticket};
 use crate::state::Limits;
 
 /// When to come back to a queue that is full, or took too long.
