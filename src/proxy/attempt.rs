@@ -180,7 +180,7 @@ impl RequestCtx {
     pub(super) fn alive(&self, keep_alive: KeepAlive, client: http::Version) -> Alive {
         let KeepAlive { commit_after, head, heartbeat } = keep_alive;
         let early_head = commit_after.map(|after| {
-            let mut head = self.outgoing(head);
+            let mut head = self.outgoing(head());
             if client == http::Version::HTTP_11 {
                 // else the engine delimits by closing; a name and a value that are fixed are never refused
                 drop(head.insert_header(header::TRANSFER_ENCODING, "chunked"));

@@ -104,7 +104,8 @@ impl<A> ConnectionGuard<A> {
     /// The connection as the engine is to see it: with TLS, if the listener speaks it.
     async fn secured(&self, stream: Stream) -> Option<Stream> {
         let Some(tls) = self.world.load().server.tls.clone() else { return Some(stream) };
-        let secured = shake_hands(stream, tls.acceptor()).await;
+        // in a box of its own: a connection without TLS has no room for it as long as it lives
+        let secured = Box::pin(shake_hands(stream, tls.acceptor())).await;
         secured.map_err(|why| self.metrics.handshake_failed(why.as_str())).ok()
     }
 

@@ -184,8 +184,8 @@ pub struct KeepAlive {
     /// How long after the arrival of the request the head leaves if none has; `None`: not before the answer does.
     /// Attempts go on behind an early head; an error is then said in the body.
     pub commit_after: Option<Duration>,
-    /// The head that leaves early.
-    pub head: ResponseHead,
+    /// Makes the head that leaves early. Most answers come in time, and need none.
+    pub head: fn() -> ResponseHead,
     /// What is sent, once the head has left, whenever nothing has been sent for so long.
     pub heartbeat: Option<(Duration, Bytes)>,
 }

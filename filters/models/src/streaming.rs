@@ -57,7 +57,7 @@ impl Streams {
     pub(crate) fn keep_alive(&self, heartbeat: u64) -> KeepAlive {
         KeepAlive {
             commit_after: self.commit_after,
-            head: ResponseHead { status: StatusCode::OK, headers: headers(), length: None },
+            head: || ResponseHead { status: StatusCode::OK, headers: headers(), length: None },
             heartbeat: (heartbeat > 0).then_some((Duration::from_secs(heartbeat), HEARTBEAT)),
         }
     }

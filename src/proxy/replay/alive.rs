@@ -40,6 +40,7 @@ impl Alive {
 
     /// Something of the answer leaves; true when it is the first.
     pub(super) fn sent(&mut self) -> bool {
+        self.early_head = None; // a stream is long, and this one is of no more use
         self.last_sent.replace(Instant::now()).is_none()
     }
 
