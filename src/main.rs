@@ -17,6 +17,11 @@ use dgx_gateway::registry::{registry, version};
 use dgx_gateway::server::{self, Ended, StartError};
 use dgx_gateway_filter::Problem;
 use dgx_gateway_filter::ambient::Ambient;
+use mimalloc::MiMalloc;
+
+/// In place of the C library's, which takes a sixth more of a request's time, and maps and unmaps each large body anew.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What was asked for.
 #[derive(Parser)]

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import time
-from collections import defaultdict
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -14,8 +13,11 @@ from pathlib import Path
 
 from .processes import SECRET, Unusable
 
-#: functions of the C library that give memory
-ALLOCATES = {"malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign"}
+#: functions that give memory: those of the C library, which serve C code and the bare proxy, and those of Rust
+C_ALLOCATES = {"malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign"}
+RUST_ALLOCATES = {f"__rustc::__rust_{how}" for how in ("alloc", "alloc_zeroed", "realloc")}
+#: how Rust asks the C library, which is not another allocation
+RUST_ASKS_C = {f"__rustc::__rdl_{how}" for how in ("alloc", "alloc_zeroed", "realloc")}
 #: a function that is named for the first time in a dump, or again by its number: `fn=(7) name`, `cfn=(7)`
 NAMED = re.compile(r"^(c?)fn=\((\d+)\)(?: (.*))?$")
 
@@ -89,15 +91,19 @@ def each(directory: Path, port: int, pid: int, request: Request, times: int, war
 def allocations(dump: str) -> int:
     """How often memory was given, by the calls that a dump lists."""
     names: dict[str, str] = {}
-    calls: dict[str, int] = defaultdict(int)
-    called = None
+    given, caller, called = 0, "", None
     for line in dump.splitlines():
         if line.startswith("calls=") and called is not None:
-            with contextlib.suppress(ValueError, IndexError):
-                calls[called] += int(line[len("calls=") :].split()[0])
+            is_given = called in RUST_ALLOCATES or (called in C_ALLOCATES and caller not in RUST_ASKS_C | C_ALLOCATES)
+            if is_given:
+                with contextlib.suppress(ValueError, IndexError):
+                    given += int(line[len("calls=") :].split()[0])
         elif found := NAMED.match(line):
             is_call, number, name = found.groups()
             if name is not None:
-                names[number] = name
-            called = number if is_call else None
-    return sum(count for number, count in calls.items() if names.get(number, "").split("'")[0] in ALLOCATES)
+                names[number] = name.split("'")[0]
+            if is_call:
+                called = names.get(number)
+            else:
+                caller, called = names.get(number, ""), None
+    return given
