@@ -4,6 +4,8 @@
 //! before its host could be, an address before its port looks like a word. The raw text belongs to the
 //! log alone.
 
+use std::sync::OnceLock;
+
 use regex::Regex;
 
 use super::upstream_text;
@@ -55,9 +57,17 @@ const PROVIDERS: [&str; 19] = [
     "hugging face",
 ];
 
-/// Makes messages out of upstream error bodies. Built once per configuration.
+/// Makes messages out of upstream error bodies. Built once per configuration; what it looks for is compiled when the
+/// first upstream refuses something, since it takes two megabytes and some milliseconds.
 #[derive(Debug)]
 pub struct Sanitizer {
+    hosts: Vec<String>,
+    names: Vec<String>,
+    expressions: OnceLock<Expressions>,
+}
+
+#[derive(Debug)]
+struct Expressions {
     escapes: Escapes,
     exceptions: Regex,
     paths: Paths,
@@ -70,20 +80,31 @@ impl Sanitizer {
     /// A sanitiser that knows the host names of the configured backends, without ports, and their ids.
     pub fn new(hosts: impl IntoIterator<Item = String>, names: impl IntoIterator<Item = String>) -> Self {
         let names = names.into_iter().chain(PROVIDERS.map(str::to_owned));
-        Self {
-            escapes: Escapes::new(),
-            exceptions: pattern(r"^((\w+\.)*\w*(Error|Exception)\s*[:-]\s*)+"),
-            paths: Paths::new(),
-            secrets: Secrets::new(),
-            places: Places::new(hosts),
-            names: one_of(names, ""),
-        }
+        Self { hosts: hosts.into_iter().collect(), names: names.collect(), expressions: OnceLock::new() }
     }
 
     /// The message for the client. `upstream_model` is the id that the upstream knows, `slug` the one that
     /// the client sent.
     #[must_use]
     pub fn message(&self, raw_body: &[u8], upstream_model: &str, slug: &str) -> String {
+        let expressions = self.expressions.get_or_init(|| Expressions::of(&self.hosts, &self.names));
+        expressions.message(raw_body, upstream_model, slug)
+    }
+}
+
+impl Expressions {
+    fn of(hosts: &[String], names: &[String]) -> Self {
+        Self {
+            escapes: Escapes::new(),
+            exceptions: pattern(r"^((\w+\.)*\w*(Error|Exception)\s*[:-]\s*)+"),
+            paths: Paths::new(),
+            secrets: Secrets::new(),
+            places: Places::new(hosts.iter().cloned()),
+            names: one_of(names.iter().cloned(), ""),
+        }
+    }
+
+    fn message(&self, raw_body: &[u8], upstream_model: &str, slug: &str) -> String {
         let text = readable(&self.escapes.plain(cut(&upstream_text::message(raw_body))));
         let text = self.exceptions.replace(text.trim_start(), "");
         let text = if upstream_model.is_empty() { text.into_owned() } else { text.replace(upstream_model, slug) };
