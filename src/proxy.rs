@@ -16,6 +16,7 @@ mod away;
 mod body;
 mod bridge;
 mod client_ip;
+mod collector;
 mod compressed;
 mod connections;
 mod context;
@@ -327,8 +328,7 @@ impl ProxyHttp for Gateway {
                 if let Some(replay) = &ctx.replay {
                     replay.hold();
                 }
-                let judged = Judged { head: seen, body: bytes::BytesMut::new(), max_bytes, complete: true };
-                ctx.attempt.stage = Stage::Held(Box::new(judged));
+                ctx.attempt.stage = Stage::Held(Box::new(Judged::new(seen, max_bytes)));
                 Ok(())
             }
             next => Err(retry(ctx.untouched(session), &next)),
@@ -345,16 +345,16 @@ impl ProxyHttp for Gateway {
         if end {
             ctx.upstream_done();
         }
-        ctx.attempt.decode(part, end);
-        let Stage::Held(judged) = &mut ctx.attempt.stage else { return Ok(None) };
-        let piece = part.take().unwrap_or_default();
-        let room = judged.room();
-        judged.complete = piece.len() <= room && !ctx.attempt.undecodable;
-        if !ctx.held_answer.raise_by(piece.len().min(room)) {
+        let Some(before) = ctx.attempt.held_bytes() else {
+            ctx.attempt.decode(part, end);
+            return Ok(None);
+        };
+        let whole = ctx.attempt.hold(part.take().unwrap_or_default(), end);
+        let more = ctx.attempt.held_bytes().unwrap_or_default().saturating_sub(before);
+        if !ctx.held_answer.raise_by(more) {
             return Err(refuse(ctx, body::overloaded()));
         }
-        judged.body.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
-        if !end && judged.complete {
+        if !end && whole {
             return Ok(None);
         }
         match ctx.judge_held(session.req_header()) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dgx_gateway_filter::upstream::{
     AttemptFailure, AttemptRequest, AttemptResult, AttemptTimeouts, HttpVersion, KeepAlive, Upstream, Verdict,
 };
@@ -13,6 +13,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
+use super::collector::Collector;
 use super::compressed::{self, Compressed};
 use super::context::{Chain, RequestCtx};
 use super::replay::{Alive, Prepared, STALLED, TOTAL};
@@ -21,18 +22,29 @@ use crate::route::Route;
 /// How much later than the limits of an attempt the engine's own limit falls, so that it meets only what those miss.
 const AFTER_LIMITS: Duration = Duration::from_secs(5);
 
+/// So much is looked at of a response that is not whole: what an error says stands at its beginning.
+const BEGINNING: usize = 64 * 1024;
+
 /// A response that is read before it is judged.
 pub(super) struct Judged {
-    pub head: ResponseHead,
-    pub body: BytesMut,
-    pub max_bytes: usize,
+    head: ResponseHead,
+    body: Collector,
+    max_bytes: usize,
     pub complete: bool,
 }
 
 impl Judged {
-    /// How much more of it may be read.
-    pub(super) fn room(&self) -> usize {
-        self.max_bytes.saturating_sub(self.body.len())
+    pub(super) fn new(head: ResponseHead, max_bytes: usize) -> Self {
+        Self { head, body: Collector::default(), max_bytes, complete: true }
+    }
+
+    /// Takes as much of a piece as may still be read; false when that is not all.
+    fn take(&mut self, mut piece: Bytes) -> bool {
+        let room = self.max_bytes.saturating_sub(self.body.len());
+        let fits = piece.len() <= room;
+        piece.truncate(room);
+        self.body.push(piece);
+        fits
     }
 }
 
@@ -97,18 +109,39 @@ impl Attempt {
         self.again = false;
     }
 
-    /// Puts the decoded bytes of a compressed response in the place of a piece.
+    /// Puts the decoded bytes of a compressed response that passes in the place of a piece.
     pub(super) fn decode(&mut self, part: &mut Option<Bytes>, end: bool) {
         let Some(compressed) = &mut self.compressed else { return };
-        let most = match &self.stage {
-            Stage::Held(judged) => judged.room().saturating_add(1),
-            _ => compressed::MAX_PIECE_BYTES,
-        };
-        if self.undecodable {
-            *part = None;
-        } else {
-            self.undecodable = compressed.decode(part, end, most).is_err();
+        let piece = part.take().unwrap_or_default();
+        if !self.undecodable {
+            let (decoded, result) = compressed.decode(piece, end, compressed::MAX_PIECE_BYTES);
+            self.undecodable = result.is_err();
+            *part = Some(decoded).filter(|decoded| !decoded.is_empty());
         }
+    }
+
+    /// Bytes of a response that is held, so far.
+    pub(super) fn held_bytes(&self) -> Option<usize> {
+        match &self.stage {
+            Stage::Held(judged) => Some(judged.body.len()),
+            _ => None,
+        }
+    }
+
+    /// Holds a piece, decoded; false when the response is not whole, because it is too large or damaged.
+    pub(super) fn hold(&mut self, piece: Bytes, end: bool) -> bool {
+        let Stage::Held(judged) = &mut self.stage else { return true };
+        let whole = match &mut self.compressed {
+            None => judged.take(piece),
+            Some(_) if self.undecodable => false,
+            Some(compressed) => {
+                let mut take = |step| if judged.take(step) { Ok(()) } else { Err(compressed::too_much()) };
+                compressed.push(piece, end, &mut take).is_ok()
+            }
+        };
+        self.undecodable |= !whole && self.compressed.is_some();
+        judged.complete = whole;
+        whole
     }
 
     /// Stays at the same target for another attempt; false when it has been repeated already.
@@ -264,20 +297,20 @@ impl RequestCtx {
 
     /// A held response is complete (or broke off): judges it with what is there.
     pub(super) fn judge_held(&mut self, head: &http::request::Parts) -> Next {
-        let Stage::Held(mut judged) = std::mem::replace(&mut self.attempt.stage, Stage::Relaying) else {
+        let Stage::Held(judged) = std::mem::replace(&mut self.attempt.stage, Stage::Relaying) else {
             return Next::Relay;
         };
-        let body = judged.body.split().freeze();
-        let next =
-            self.judge(head, &AttemptResult::Body { head: &judged.head, body: &body, complete: judged.complete });
+        let Judged { head: response, body, complete, .. } = *judged;
+        let body = if complete { body.into_bytes() } else { body.beginning(BEGINNING) };
+        let next = self.judge(head, &AttemptResult::Body { head: &response, body: &body, complete });
         if !matches!(next, Next::Relay) {
             return next;
         }
-        if !judged.complete {
+        if !complete {
             return self
                 .fail(FilterError::upstream(ErrorCode::UpstreamError, "The upstream answer could not be used."));
         }
-        match self.dress_held(head, judged.head, body) {
+        match self.dress_held(head, response, body) {
             Ok((response, body)) => {
                 if let Some(replay) = &self.replay {
                     replay.release(response, body);

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dgx_gateway_filter::facts::ContentCoding;
 use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Rope};
 use pingora::proxy::Session;
 
+use super::collector::Collector;
 use super::decode::Decoder;
 use super::replay::Beginning;
 use super::spool::Spool;
@@ -16,10 +17,6 @@ use super::spool::Spool;
 /// Longest silence while a body is read. The engine's own limit covers HTTP/1.1 only; it is 60 s, and had it the
 /// first word, the client would get no answer.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(55);
-/// Pieces below this size are joined, so that a body sent byte by byte does not become a rope of bytes.
-const SMALL_PIECE: usize = 4 * 1024;
-/// Joined pieces are handed over at this size.
-const JOINED_PIECE: usize = 64 * 1024;
 /// How far ahead of what has arrived a declared length is reserved.
 const AHEAD: usize = 1024 * 1024;
 /// When to come back after the budget of held bytes was spent.
@@ -276,40 +273,6 @@ pub(super) fn overloaded() -> FilterError {
     error.retry_after(RETRY_AFTER)
 }
 
-/// Makes a rope of pieces of any size, with a bounded number of parts.
-#[derive(Default)]
-struct Collector {
-    rope: Rope,
-    joined: BytesMut,
-}
-
-impl Collector {
-    fn len(&self) -> usize {
-        self.rope.len() + self.joined.len()
-    }
-
-    fn push(&mut self, piece: Bytes) {
-        if piece.len() < SMALL_PIECE {
-            self.joined.extend_from_slice(&piece);
-            if self.joined.len() >= JOINED_PIECE {
-                self.flush();
-            }
-        } else {
-            self.flush();
-            self.rope.push(piece);
-        }
-    }
-
-    fn flush(&mut self) {
-        self.rope.push(self.joined.split().freeze());
-    }
-
-    fn finish(mut self) -> Rope {
-        self.flush();
-        self.rope
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,17 +289,5 @@ mod tests {
         assert!(a.raise_to(100) && !a.raise_to(101));
         drop(a);
         assert_eq!(budget.used(), 0);
-    }
-
-    #[test]
-    fn a_body_sent_byte_by_byte_becomes_few_parts() {
-        let mut collector = Collector::default();
-        for _ in 0..200_000 {
-            collector.push(Bytes::from_static(b"x"));
-        }
-        collector.push(Bytes::from(vec![b'y'; SMALL_PIECE]));
-        let rope = collector.finish();
-        assert_eq!(rope.len(), 200_000 + SMALL_PIECE);
-        assert!(rope.parts().len() <= 5, "{}", rope.parts().len());
     }
 }

@@ -2,11 +2,12 @@
 
 use std::io::{Error, Result};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dgx_gateway_filter::facts::ContentCoding;
 use dgx_gateway_filter::{ErrorCode, FilterError, ResponseHead};
 use http::header;
 
+use super::collector::Collector;
 use super::decode::Decoder;
 
 /// Most that one piece of a streaming answer may become: a piece has at most 64 KiB, and no text is that repetitive.
@@ -46,19 +47,21 @@ impl Compressed {
         Ok(coding.map(|coding| Self { coding, decoder: None }))
     }
 
-    /// Puts the decoded bytes in the place of a piece. After an error what stands there came before the damage.
-    pub(super) fn decode(&mut self, part: &mut Option<Bytes>, end: bool, most: usize) -> Result<()> {
-        let mut out = BytesMut::new();
-        let decoded = self.push(part.take().unwrap_or_default(), end, |step| {
+    /// Decodes a piece, to at most so many bytes. What there is with an error came before the damage.
+    pub(super) fn decode(&mut self, piece: Bytes, end: bool, most: usize) -> (Bytes, Result<()>) {
+        let mut out = Collector::default();
+        let decoded = self.push(piece, end, |mut step| {
             let room = most.saturating_sub(out.len());
-            out.extend_from_slice(step.get(..room.min(step.len())).unwrap_or_default());
-            if step.len() > room { Err(Error::other("too much")) } else { Ok(()) }
+            let fits = step.len() <= room;
+            step.truncate(room);
+            out.push(step);
+            if fits { Ok(()) } else { Err(too_much()) }
         });
-        *part = Some(out.freeze()).filter(|out| !out.is_empty());
-        decoded
+        (out.into_bytes(), decoded)
     }
 
-    fn push(&mut self, piece: Bytes, end: bool, mut take: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
+    /// Decodes a piece; what comes of it goes to `take` in steps, whose error ends the decoding.
+    pub(super) fn push(&mut self, piece: Bytes, end: bool, mut take: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
         if !piece.is_empty() {
             let decoder = match &mut self.decoder {
                 Some(decoder) => decoder,
@@ -72,6 +75,11 @@ impl Compressed {
             None => Ok(()),
         }
     }
+}
+
+/// An answer becomes larger than it may.
+pub(super) fn too_much() -> Error {
+    Error::other("too much")
 }
 
 /// What is said of an answer that is not what its coding says.
@@ -150,12 +158,14 @@ mod tests {
                 let mut at = 0;
                 for piece in stream.chunks(cut) {
                     at += piece.len();
-                    let mut part = Some(Bytes::copy_from_slice(piece));
-                    compressed.decode(&mut part, false, MAX_PIECE_BYTES).unwrap();
-                    out.extend(part.unwrap_or_default());
+                    let (decoded, result) = compressed.decode(Bytes::copy_from_slice(piece), false, MAX_PIECE_BYTES);
+                    result.unwrap();
+                    out.extend(decoded);
                     assert!(at < first || out.starts_with(b"data: 1\n\n"), "{coding:?} {cut}: {at}");
                 }
-                compressed.decode(&mut None, true, MAX_PIECE_BYTES).unwrap();
+                let (rest, result) = compressed.decode(Bytes::new(), true, MAX_PIECE_BYTES);
+                result.unwrap();
+                out.extend(rest);
                 assert_eq!(out, b"data: 1\n\ndata: 2\n\n");
             }
         }
@@ -166,13 +176,13 @@ mod tests {
         for coding in [ContentCoding::Gzip, ContentCoding::Zstd] {
             let (stream, first) = stream(coding);
             let mut compressed = Compressed { coding, decoder: None };
-            let mut part = Some(Bytes::copy_from_slice(&stream[..first]));
-            assert!(compressed.decode(&mut part, true, MAX_PIECE_BYTES).is_err(), "cut");
-            assert_eq!(part.unwrap(), "data: 1\n\n");
-            let mut part = Some(Bytes::from_static(b"data: 1\n\n"));
+            let (decoded, result) = compressed.decode(Bytes::copy_from_slice(&stream[..first]), true, MAX_PIECE_BYTES);
+            assert!(result.is_err(), "cut");
+            assert_eq!(decoded, "data: 1\n\n");
             let mut compressed = Compressed { coding, decoder: None };
-            assert!(compressed.decode(&mut part, true, MAX_PIECE_BYTES).is_err(), "not compressed");
-            assert!(Compressed { coding, decoder: None }.decode(&mut None, true, 0).is_ok(), "no body");
+            let plain = Bytes::from_static(b"data: 1\n\n");
+            assert!(compressed.decode(plain, true, MAX_PIECE_BYTES).1.is_err(), "not compressed");
+            assert!(Compressed { coding, decoder: None }.decode(Bytes::new(), true, 0).1.is_ok(), "no body");
         }
     }
 
@@ -181,10 +191,9 @@ mod tests {
         for most in [0, 1, 99_999, 100_000] {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
             encoder.write_all(&vec![b'x'; 100_000]).unwrap();
-            let mut part = Some(Bytes::from(encoder.finish().unwrap()));
             let mut compressed = Compressed { coding: ContentCoding::Gzip, decoder: None };
-            assert_eq!(compressed.decode(&mut part, true, most).is_ok(), most == 100_000);
-            assert_eq!(part.unwrap_or_default().len(), most);
+            let (decoded, result) = compressed.decode(encoder.finish().unwrap().into(), true, most);
+            assert_eq!((decoded.len(), result.is_ok()), (most, most == 100_000));
         }
     }
 }

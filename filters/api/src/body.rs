@@ -103,6 +103,19 @@ impl Rope {
         out
     }
 
+    /// All of it in one piece. What has been copied is let go at once, so that a large body is not there twice.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.parts.len() < 2 {
+            return self.parts.pop().unwrap_or_default();
+        }
+        let mut whole = Vec::with_capacity(self.len);
+        for part in self.parts {
+            whole.extend_from_slice(&part);
+        }
+        whole.into()
+    }
+
     /// The same bytes with runs of pieces below `small` bytes joined: each piece costs its receiver a write.
     #[must_use]
     pub fn joined(self, small: usize) -> Self {
@@ -148,6 +161,15 @@ impl From<Bytes> for Rope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn becomes_one_piece() {
+        for pieces in [&[][..], &["a"], &["ab", "c"], &["a", "bc", "def"]] {
+            let mut rope = Rope::new();
+            pieces.iter().for_each(|piece| rope.push(Bytes::from_static(piece.as_bytes())));
+            assert_eq!(rope.into_bytes(), pieces.concat());
+        }
+    }
     use proptest::prelude::*;
 
     fn rope(pieces: &[Vec<u8>]) -> Rope {

@@ -214,7 +214,7 @@ pub enum AttemptResult<'a> {
     Body {
         /// The head that came before it.
         head: &'a ResponseHead,
-        /// The body, or its beginning.
+        /// The body, or its beginning, up to 64 KiB, when it is not complete.
         body: &'a Bytes,
         /// Whether it is complete: it fits the limit that was asked for, and did not break off.
         complete: bool,
