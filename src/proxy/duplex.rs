@@ -7,6 +7,8 @@
 
 mod upload;
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, HttpVersion};
 use dgx_gateway_filter::{BodyNeed, FilterError};
@@ -33,13 +35,14 @@ use crate::upstream::{peer, resolve::Resolver};
 
 /// What runs the exchanges: the connections of HTTP/2 are shared, one of HTTP/1.1 is never used twice.
 pub(super) struct Duplex {
-    connector: Connector,
+    /// Made for the first exchange: it has the certificates of all authorities in memory.
+    connector: LazyLock<Connector>,
     resolver: Resolver,
 }
 
 impl Default for Duplex {
     fn default() -> Self {
-        Self { connector: Connector::new(None), resolver: Resolver::default() }
+        Self { connector: LazyLock::new(|| Connector::new(None)), resolver: Resolver::default() }
     }
 }
 
