@@ -52,7 +52,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use self::admit::{Admitted, Stop, admit};
-use self::attempt::{Judged, Next, Stage, failure_of};
+use self::attempt::{Holding, Judged, Next, Stage, failure_of};
 use self::compressed::{Compressed, UnknownCoding};
 use self::duplex::Duplex;
 use self::heads::Framing;
@@ -345,17 +345,15 @@ impl ProxyHttp for Gateway {
         if end {
             ctx.upstream_done();
         }
-        let Some(before) = ctx.attempt.held_bytes() else {
+        if !matches!(ctx.attempt.stage, Stage::Held(_)) {
             ctx.attempt.decode(part, end);
             return Ok(None);
-        };
-        let whole = ctx.attempt.hold(part.take().unwrap_or_default(), end);
-        let more = ctx.attempt.held_bytes().unwrap_or_default().saturating_sub(before);
-        if !ctx.held_answer.raise_by(more) {
-            return Err(refuse(ctx, body::overloaded()));
         }
-        if !end && whole {
-            return Ok(None);
+        let RequestCtx { attempt, held_answer, .. } = &mut **ctx;
+        match attempt.hold(part.take().unwrap_or_default(), end, held_answer) {
+            Holding::NoRoom => return Err(refuse(ctx, body::overloaded())),
+            Holding::Whole if !end => return Ok(None),
+            Holding::Broken | Holding::Whole => {}
         }
         match ctx.judge_held(session.req_header()) {
             Next::Relay => Ok(None),

@@ -13,6 +13,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType};
 
+use super::body::Held;
 use super::collector::Collector;
 use super::compressed::{self, Compressed};
 use super::context::{Chain, RequestCtx};
@@ -38,14 +39,28 @@ impl Judged {
         Self { head, body: Collector::default(), max_bytes, complete: true }
     }
 
-    /// Takes as much of a piece as may still be read; false when that is not all.
-    fn take(&mut self, mut piece: Bytes) -> bool {
+    /// Takes as much of a piece as may still be read.
+    fn take(&mut self, mut piece: Bytes, budget: &mut Held) -> Holding {
         let room = self.max_bytes.saturating_sub(self.body.len());
         let fits = piece.len() <= room;
         piece.truncate(room);
+        if !budget.raise_by(piece.len()) {
+            return Holding::NoRoom;
+        }
         self.body.push(piece);
-        fits
+        if fits { Holding::Whole } else { Holding::Broken }
     }
+}
+
+/// What became of a piece of a response that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holding {
+    /// The response is larger than it may be, or damaged.
+    Broken,
+    /// The budget of held bytes is spent.
+    NoRoom,
+    /// All of the response so far is held.
+    Whole,
 }
 
 /// How far the response of an attempt has come.
@@ -120,28 +135,26 @@ impl Attempt {
         }
     }
 
-    /// Bytes of a response that is held, so far.
-    pub(super) fn held_bytes(&self) -> Option<usize> {
-        match &self.stage {
-            Stage::Held(judged) => Some(judged.body.len()),
-            _ => None,
-        }
-    }
-
-    /// Holds a piece, decoded; false when the response is not whole, because it is too large or damaged.
-    pub(super) fn hold(&mut self, piece: Bytes, end: bool) -> bool {
-        let Stage::Held(judged) = &mut self.stage else { return true };
-        let whole = match &mut self.compressed {
-            None => judged.take(piece),
-            Some(_) if self.undecodable => false,
+    /// Holds a piece of a response that is judged first, decoded.
+    pub(super) fn hold(&mut self, piece: Bytes, end: bool, budget: &mut Held) -> Holding {
+        let Stage::Held(judged) = &mut self.stage else { return Holding::Whole };
+        let mut held = Holding::Whole;
+        match &mut self.compressed {
+            None => held = judged.take(piece, budget),
+            Some(_) if self.undecodable => held = Holding::Broken,
             Some(compressed) => {
-                let mut take = |step| if judged.take(step) { Ok(()) } else { Err(compressed::too_much()) };
-                compressed.push(piece, end, &mut take).is_ok()
+                let decoded = compressed.push(piece, end, |step| {
+                    held = judged.take(step, budget);
+                    if held == Holding::Whole { Ok(()) } else { Err(compressed::too_much()) }
+                });
+                self.undecodable = decoded.is_err();
+                if self.undecodable && held == Holding::Whole {
+                    held = Holding::Broken;
+                }
             }
-        };
-        self.undecodable |= !whole && self.compressed.is_some();
-        judged.complete = whole;
-        whole
+        }
+        judged.complete = held == Holding::Whole;
+        held
     }
 
     /// Stays at the same target for another attempt; false when it has been repeated already.
