@@ -19,6 +19,8 @@ const QUEUE: usize = 65_536;
 const SLOT_WAIT: Duration = Duration::from_secs(1);
 /// Statements that a connection keeps prepared: more than all parts together have.
 const STATEMENTS: usize = 256;
+/// Pages that a connection that reads keeps, in KiB: those of the trees' inner nodes. It reads the rows themselves once.
+const READER_CACHE_KIB: i64 = 512;
 /// How long a connection waits for another process that writes.
 pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
@@ -179,6 +181,7 @@ impl Store {
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         Ok(connection)
     }
 
