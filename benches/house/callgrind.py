@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .processes import SECRET, Unusable
 
+#: seconds until the ledger's thread, which gathers rows and runs when nothing else does, has written what came before
+SETTLED = 1.0
 #: functions that give memory: those of the C library, which serve C code and the bare proxy, and those of Rust
 C_ALLOCATES = {"malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign"}
 RUST_ALLOCATES = {f"__rustc::__rust_{how}" for how in ("alloc", "alloc_zeroed", "realloc")}
@@ -66,10 +68,12 @@ def drive(port: int, request: Request, times: int) -> bytes:
 
 
 def counted(directory: Path, pid: int, act) -> tuple[Count, Path]:
-    """What the process does while `act` runs, and the file with the details."""
+    """What the process does while `act` runs and until all of it is written, and the file with the details."""
+    time.sleep(SETTLED)
     subprocess.run(["callgrind_control", "--zero", str(pid)], check=True, capture_output=True, timeout=120)
     before = set(directory.glob("callgrind.out*"))
     act()
+    time.sleep(SETTLED)
     subprocess.run(["callgrind_control", "--dump", str(pid)], check=True, capture_output=True, timeout=120)
     end = time.monotonic() + 60
     while time.monotonic() < end:
