@@ -52,7 +52,8 @@ async fn a_line_of_100_megabytes_is_an_error_after_a_bounded_part_of_it() {
         let sent = soon("the gateway leaves the upstream", sending).await.unwrap();
         let peak = gateway.memory("VmHWM").saturating_sub(before);
         println!("begun {begun}: {sent} bytes taken, peak +{peak}");
-        assert!(sent < 64 * MIB && peak < 80 * MIB, "{sent} bytes taken, {peak} more in memory");
+        // 32 MiB of an event, twice while its buffer grows, and what the allocator has not given back yet
+        assert!(sent < 64 * MIB && peak < 128 * MIB, "{sent} bytes taken, {peak} more in memory");
     }
     nothing_is_left(&gateway, sockets).await;
 }

@@ -387,7 +387,10 @@ async fn much_passes_both_ways_at_the_same_time_with_tls_on_both_sides() {
     let (mut got_up, mut got_down) = (vec![0; MUCH], vec![0; MUCH + 1]);
     let all = async {
         tokio::try_join!(
-            to_gateway.write_all(&up),
+            async {
+                to_gateway.write_all(&up).await?;
+                to_gateway.flush().await // what has no room in the socket stays in the TLS session otherwise
+            },
             to_upstream_side.write_all(&down),
             async { from_upstream_side.read_exact(&mut got_up).await.map(|_| ()) },
             async { from_gateway.read_exact(&mut got_down).await.map(|_| ()) },
