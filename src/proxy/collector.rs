@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use dgx_gateway_filter::Rope;
 
 /// Pieces below this size are joined, so that a body sent byte by byte does not become a rope of bytes.
-pub(super) const SMALL_PIECE: usize = 4 * 1024;
+const SMALL_PIECE: usize = 4 * 1024;
 /// Joined pieces are handed over at this size.
 const JOINED_PIECE: usize = 64 * 1024;
 

@@ -161,6 +161,7 @@ impl From<Bytes> for Rope {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn becomes_one_piece() {
@@ -170,7 +171,6 @@ mod tests {
             assert_eq!(rope.into_bytes(), pieces.concat());
         }
     }
-    use proptest::prelude::*;
 
     fn rope(pieces: &[Vec<u8>]) -> Rope {
         let mut rope = Rope::new();

@@ -5,6 +5,7 @@
 //! | `place`, `queue` | whose turn it is, pure |
 //! | `slots` | the queue of the process; places that give themselves back |
 //! | `turn` | the filter kind that has a request wait for its turn |
+//! | `lingering` | calls whose answers are complete, until their requests end |
 //! | `metrics` | what the queue tells of itself |
 
 mod lingering;
