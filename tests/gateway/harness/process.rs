@@ -1,5 +1,6 @@
 //! The process of a gateway: how it is signalled, ends and begins again, and what the system knows of it.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -134,11 +135,23 @@ impl Gateway {
         line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
     }
 
-    /// Sockets that it holds open.
+    /// Connections over TCP that it holds, those that wait for their end included. Listeners do not count, nor do the
+    /// sockets of runtimes for signals: services make theirs while the first requests are served already.
     pub(crate) fn sockets(&self) -> usize {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        const LISTENS: &str = "0A";
+        let process = format!("/proc/{}", self.child.id());
+        let connections: HashSet<String> = ["tcp", "tcp6"]
+            .iter()
+            .filter_map(|table| std::fs::read_to_string(format!("{process}/net/{table}")).ok())
+            .flat_map(|table| table.lines().skip(1).map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                (*fields.get(3)? != LISTENS).then(|| format!("socket:[{}]", fields.get(9).unwrap_or(&"")))
+            })
+            .collect();
+        let open = std::fs::read_dir(format!("{process}/fd")).unwrap();
         open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-            .filter(|path| path.to_string_lossy().starts_with("socket:"))
+            .filter(|path| connections.contains(path.to_string_lossy().as_ref()))
             .count()
     }
 

@@ -102,7 +102,12 @@ async fn without_file_descriptors_open_connections_go_on_and_new_ones_wait() {
     open.answer().await.is_ok();
     let mut second = gateway.client().await;
     second.get("/healthz").await.is_ok(); // accepted: the crowd could be before it
-    let files = gateway.open_files();
+    let mut files = 0;
+    until("all its services run", async || {
+        tokio::time::sleep(Duration::from_millis(200)).await; // each makes descriptors for its runtime
+        std::mem::replace(&mut files, gateway.open_files()) == files
+    })
+    .await;
     gateway.limit_files(files + 10);
     let mut crowd = Vec::new();
     for _ in 0..100 {
