@@ -87,8 +87,13 @@ fn gateway() -> SocketAddr {
     *ADDR.get_or_init(|| {
         let (listen, admin) = (free(), free());
         let (listens, admin) = (listen.to_string(), admin.to_string());
-        let variables =
-            [("DGX_GATEWAY_LISTEN", &*listens), ("DGX_GATEWAY_ADMIN_LISTEN", &*admin), ("DGX_GATEWAY_LOG", "warn")];
+        let data = format!("{}/bridge-{}", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+        let variables = [
+            ("DGX_GATEWAY_LISTEN", &*listens),
+            ("DGX_GATEWAY_ADMIN_LISTEN", &*admin),
+            ("DGX_GATEWAY_DATA_DIR", &*data),
+            ("DGX_GATEWAY_LOG", "warn"),
+        ];
         let ambient = Ambient::new(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         std::thread::spawn(move || {
             let registry = Registry::new(Arc::new(OpenAi), ROUTES).endpoint::<Probe>();

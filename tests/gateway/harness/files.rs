@@ -57,13 +57,27 @@ impl Gateway {
         records
     }
 
-    /// Files in its data directory that it holds open without a name.
-    pub(crate) fn open_data_files(&self) -> usize {
+    /// Lengths of the files of its data directory that have no name any more.
+    fn nameless_files(&self) -> Vec<u64> {
         let data = self.dir.path().join("data");
         let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
-        open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
-            .filter(|path| path.starts_with(&data) && path.to_string_lossy().ends_with("(deleted)"))
-            .count()
+        open.filter_map(|entry| {
+            let entry = entry.unwrap().path();
+            let path = std::fs::read_link(&entry).ok()?; // it may be closed meanwhile
+            let nameless = path.starts_with(&data) && path.to_string_lossy().ends_with("(deleted)");
+            nameless.then(|| std::fs::metadata(entry).map_or(0, |file| file.len()))
+        })
+        .collect()
+    }
+
+    /// Files in which it keeps uploads.
+    pub(crate) fn open_data_files(&self) -> usize {
+        self.nameless_files().len()
+    }
+
+    /// Bytes of uploads that it keeps in files.
+    pub(crate) fn spooled_bytes(&self) -> u64 {
+        self.nameless_files().iter().sum()
     }
 
     /// Puts a file in the place of its data directory: nothing can be written there any more.

@@ -1,5 +1,7 @@
 //! A route with one URL and no model: what arrives is what was sent.
 
+use std::time::Duration;
+
 use dgx_gateway_testkit::mock::{Behaviour, MockUpstream, Script};
 use serde_json::{Value, json};
 
@@ -165,7 +167,15 @@ async fn many_uploads_at_once_share_one_budget_and_give_it_back() {
         .await;
     let (begun, rest) = body.split_at(body.len() - 10);
     first.raw.send(begun).await.unwrap();
+    // all of it: an upload that comes in between could take what the first one still needs
+    let mut kept = 0;
     until("the first upload is kept", async || {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let before = std::mem::replace(&mut kept, gateway.spooled_bytes());
+        kept == before && kept > MIB as u64 / 2
+    })
+    .await;
+    until("there is no room for a second one", async || {
         send(&gateway, PATH, Sent::Sized, &recording(MIB + MIB / 2, Order::FileFirst, "m")).await.status == 503
     })
     .await;
