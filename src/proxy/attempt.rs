@@ -368,10 +368,9 @@ impl RequestCtx {
         part: &mut Option<Bytes>,
         end: bool,
     ) -> Result<(), FilterError> {
-        for exchange in self.chain.exchanges.iter_mut().rev() {
-            exchange.response_chunk(part, end, &mut self.chain.shared.cx(head))?;
-        }
-        Ok(())
+        let Chain { exchanges, shared, .. } = &mut self.chain;
+        let mut cx = shared.cx(head);
+        exchanges.iter_mut().rev().try_for_each(|exchange| exchange.response_chunk(part, end, &mut cx))
     }
 
     /// A piece of a relayed body, of this length, is ready to leave, and `ending` or `end` says that it is the last: its

@@ -122,7 +122,8 @@ impl Chain {
     /// Shows a piece of the request body to every exchange.
     pub(super) fn request_chunk(&mut self, head: &http::request::Parts, piece: &Bytes) -> Result<(), FilterError> {
         let Self { exchanges, shared, .. } = self;
-        exchanges.iter_mut().try_for_each(|exchange| exchange.request_chunk(piece, &mut shared.cx(head)))
+        let mut cx = shared.cx(head);
+        exchanges.iter_mut().try_for_each(|exchange| exchange.request_chunk(piece, &mut cx))
     }
 
     /// Asks the exchanges from `from` on whether an attempt may begin; `from` then is the one that was asked last. What
