@@ -7,9 +7,11 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use dgx_gateway_filter::facts::{FinishReasons, Report, Usage};
 use dgx_gateway_filter::{ErrorCode, FilterError};
-use dgx_gateway_wire::answer::{Choices, Chunk, ChunkKind, ChunkReader, Rules, Stamp, StreamKind, later_usage};
+use dgx_gateway_wire::answer::{
+    Choices, Chunk, ChunkKind, ChunkReader, Repeated, Rules, Stamp, StreamKind, later_usage,
+};
 use dgx_gateway_wire::errors::envelope::Responses;
-use dgx_gateway_wire::sse::{Event, Framer, encode};
+use dgx_gateway_wire::sse::{Event, Framer};
 
 use self::out::Out;
 use crate::cost::Account;
@@ -125,9 +127,12 @@ impl Relay {
     fn events(&mut self, piece: Option<Bytes>, end: bool, out: &mut Out) -> Result<(), FilterError> {
         if let Some(piece) = piece {
             self.framer.push(piece);
-            while let Some(event) = self.framer.next_event() {
-                match event {
-                    Ok(event) => self.event(&event, out)?,
+            while let Some(raw) = self.framer.next_raw() {
+                match raw {
+                    Ok(raw) => match self.reader.repeated(&raw) {
+                        Some(repeated) => self.more_text(repeated, out)?,
+                        None => self.event(&Event::parse(raw), out)?,
+                    },
                     // once nothing is missing, what follows is dropped, whatever it is
                     Err(_) if self.complete() => return Ok(()),
                     Err(error) => return Err(unusable().source(error)),
@@ -146,13 +151,28 @@ impl Relay {
         Ok(())
     }
 
+    /// A chunk that brings the next piece of text and nothing else: what [`Relay::event`] would do with it, as far as
+    /// anything is left of that.
+    fn more_text(&mut self, repeated: Repeated, out: &mut Out) -> Result<(), FilterError> {
+        if self.done || self.form == StreamForm::Events && self.finished {
+            return Ok(());
+        }
+        if let Some(account) = &self.account {
+            account.meter.add_text(repeated.text_bytes);
+        }
+        self.choices = self.choices.and(repeated.choices);
+        self.errors.set_next(self.errors.next().saturating_add(1));
+        self.begun = true;
+        self.leave(repeated.event, out)
+    }
+
     fn event(&mut self, event: &Event, out: &mut Out) -> Result<(), FilterError> {
         // without data it is no event (a reader of the specification drops it, others trip over it)
         if event.data.is_empty() || self.done {
             return Ok(());
         }
         let rules = Rules { model: &self.model, client_wants_usage: self.client_wants_usage };
-        let rewritten = self.reader.rewrite(&event.data, &rules);
+        let rewritten = self.reader.rewrite(event, &rules);
         let chunk = rewritten.chunk;
         if self.form == StreamForm::Events && (self.finished || chunk.kind == ChunkKind::Done) {
             return Ok(()); // nothing follows the last event, and there is no marker
@@ -192,7 +212,7 @@ impl Relay {
         }
         let bytes = match chunk.kind {
             ChunkKind::Done => DONE,
-            _ => in_one_line(event, rewritten.data),
+            _ => event.in_one_line(rewritten.data),
         };
         self.errors.set_next(chunk.sequence_number.unwrap_or_else(|| self.errors.next()).saturating_add(1));
         self.begun |= chunk.semantic || chunk.finished || self.done;
@@ -202,10 +222,17 @@ impl Relay {
         self.leave(bytes, out)
     }
 
+    /// Lets those go that were held.
+    fn release(&mut self, out: &mut Out) {
+        if !self.held.is_empty() {
+            out.push(std::mem::take(&mut self.held).freeze());
+        }
+    }
+
     /// Lets an event go, with those before it; until something means something they are held.
     fn leave(&mut self, bytes: Bytes, out: &mut Out) -> Result<(), FilterError> {
         if self.begun {
-            out.push(self.held.split().freeze());
+            self.release(out);
             out.push(bytes);
             return Ok(());
         }
@@ -241,9 +268,10 @@ impl Relay {
     /// Tells the cost, once the answer is complete: behind its last chunk, and before usage and marker.
     fn tell_cost(&mut self, out: &mut Out) {
         if let (Some(account), Some(kind)) = (&self.account, self.cost.take()) {
+            let event = account.event(kind, &self.stamp, &self.model, self.client_wants_usage);
             self.begun = true;
-            out.push(self.held.split().freeze());
-            out.push(account.event(kind, &self.stamp, &self.model, self.client_wants_usage));
+            self.release(out);
+            out.push(event);
         }
     }
 }
@@ -251,20 +279,6 @@ impl Relay {
 /// Whether an event reports a failure, or cannot be read at all.
 pub(crate) fn is_broken(event: &Event, kind: ChunkKind) -> bool {
     matches!(kind, ChunkKind::Error | ChunkKind::Other) || event.name.as_deref() == Some(b"error")
-}
-
-/// The event as clients get it, with `data` in place of its own: a name if it has one, one line of JSON, a blank line.
-/// A copy is made only if it came in another form.
-pub(crate) fn in_one_line(event: &Event, data: Option<Bytes>) -> Bytes {
-    if data.is_none() && event.is_plain() {
-        return event.raw.clone();
-    }
-    let mut data = data.unwrap_or_else(|| event.data.clone());
-    if data.contains(&b'\n') {
-        // within a string it would be escaped
-        data = data.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
-    }
-    encode(event.name.as_deref(), &data)
 }
 
 pub(crate) fn unusable() -> FilterError {

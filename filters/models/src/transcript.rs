@@ -10,7 +10,7 @@ use dgx_gateway_wire::sse::{Event, Framer};
 use serde::Deserialize;
 
 use crate::cost::{Account, seconds};
-use crate::relay::{MAX_EVENT_BYTES, Relay, in_one_line, is_broken, unusable};
+use crate::relay::{MAX_EVENT_BYTES, Relay, is_broken, unusable};
 
 /// The last event of a transcription.
 const DONE: &str = "transcript.text.done";
@@ -135,7 +135,7 @@ impl Transcript {
             ChunkKind::Done => self.done = true,
             _ => self.done |= kind(&event.data).as_deref() == Some(DONE),
         }
-        out.extend_from_slice(&in_one_line(event, rewritten.data));
+        out.extend_from_slice(&event.in_one_line(rewritten.data));
         Ok(())
     }
 }

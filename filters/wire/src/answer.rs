@@ -23,7 +23,7 @@ pub use self::delta::Choices;
 pub use self::dialects::finish_reasons;
 pub use self::images::{count_images, tells_where_images_lie};
 pub use self::own::{CostMember, Stamp, StreamKind, cost_event};
-pub use self::repeated::ChunkReader;
+pub use self::repeated::{ChunkReader, Repeated};
 pub use self::rerank::sort_results;
 pub use self::usage::plain_decimal;
 

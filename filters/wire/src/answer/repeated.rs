@@ -1,8 +1,9 @@
 //! The chunks of one stream, most of which differ in nothing but a piece of text.
 //!
-//! A server writes its chunks from one pattern: `{"id":…,"choices":[{"delta":{"content":"` text `"},…}]}`. Once a chunk
-//! has been read, another one that has the same bytes before and behind its text says the same, but for the length of
-//! the text, and is changed in the same places. So it needs no second look: 10,000 instructions less per chunk.
+//! A server writes its events from one pattern: `data: {"id":…,"choices":[{"delta":{"content":"` text `"},…}]}` and a blank
+//! line. Once a chunk has been read, another event that has the same bytes before and behind its text says the same, but
+//! for the length of the text, and is changed in the same places. So it needs no second look, not even at its lines:
+//! 11,000 instructions less per chunk.
 
 use std::str;
 
@@ -10,6 +11,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memmem;
 
 use super::chunk::{Chunk, ChunkKind, Rewritten, Rules, rewrite_chunk};
+use super::delta::Choices;
+use crate::sse::Event;
 
 /// How a member with text begins. Inside a string its quotes would be escaped.
 const TEXT: [&[u8]; 2] = [b"\"content\":\"", b"\"content\": \""];
@@ -19,20 +22,33 @@ const PROBE: &[u8] = b"x";
 const MOST_IN_VAIN: u8 = 4;
 
 /// Reads the chunks of one stream, and applies its rules to them: as [`rewrite_chunk`] does to each, only faster.
+///
+/// Ask [`ChunkReader::repeated`] first, with the event as it came; what it does not know is parsed, and read by
+/// [`ChunkReader::rewrite`].
 #[derive(Debug, Default)]
 pub struct ChunkReader {
     pattern: Option<Pattern>,
     in_vain: u8,
 }
 
-/// What a chunk is apart from its text.
+/// A chunk that is the one before with another text. It brings content, and nothing of all else that a chunk may say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repeated {
+    /// Bytes of the text.
+    pub text_bytes: u64,
+    /// The choices that it is about.
+    pub choices: Choices,
+    /// The event to send, as [`Event::in_one_line`] writes it.
+    pub event: Bytes,
+}
+
+/// What an event is apart from its text.
 #[derive(Debug)]
 struct Pattern {
     received: Ends,
     /// What is sent; `None`: what was received.
     sent: Option<Ends>,
-    /// What it says, with a text of no length.
-    chunk: Chunk,
+    choices: Choices,
 }
 
 /// What stands before a text and behind it.
@@ -43,18 +59,24 @@ struct Ends {
 }
 
 impl ChunkReader {
-    /// Reads one chunk. The `rules` of a stream stay the same.
-    pub fn rewrite(&mut self, data: &Bytes, rules: &Rules<'_>) -> Rewritten {
-        if let Some(pattern) = &self.pattern
-            && let Some(text) = pattern.received.text_of(data)
-        {
-            self.in_vain = 0;
-            return pattern.rewritten(text);
-        }
-        let rewritten = rewrite_chunk(data, rules);
-        if self.in_vain < MOST_IN_VAIN && is_plain_text(&rewritten) {
+    /// What an event brings that repeats the pattern of the stream; `raw` is all of it.
+    pub fn repeated(&mut self, raw: &Bytes) -> Option<Repeated> {
+        let pattern = self.pattern.as_ref()?;
+        let text = pattern.received.text_of(raw)?;
+        self.in_vain = 0;
+        Some(Repeated {
+            text_bytes: text.len() as u64,
+            choices: pattern.choices,
+            event: pattern.sent.as_ref().map_or_else(|| raw.clone(), |sent| sent.with(text)),
+        })
+    }
+
+    /// Reads the chunk of an event, and looks for a pattern in it. The `rules` of a stream stay the same.
+    pub fn rewrite(&mut self, event: &Event, rules: &Rules<'_>) -> Rewritten {
+        let rewritten = rewrite_chunk(&event.data, rules);
+        if self.in_vain < MOST_IN_VAIN && event.name.is_none() && is_plain_text(&rewritten) {
             self.in_vain += 1;
-            self.pattern = Pattern::of(data, &rewritten, rules);
+            self.pattern = Pattern::of(event, &rewritten, rules);
         }
         rewritten
     }
@@ -73,37 +95,30 @@ fn is_plain_text(rewritten: &Rewritten) -> bool {
 }
 
 impl Pattern {
-    /// The pattern of a chunk that was read, unless it has none: the same chunk with a longer text has to say the same,
+    /// The pattern of an event that was read, unless it has none: the same event with a longer text has to say the same,
     /// with a longer text, and be changed in the same places.
-    fn of(data: &Bytes, rewritten: &Rewritten, rules: &Rules<'_>) -> Option<Self> {
-        let (received, text) = Ends::around_text(data)?;
-        let longer = [text, PROBE].concat();
-        let sent = match &rewritten.data {
-            None => None,
-            Some(sent) => Some(Ends::around_text(sent)?.0),
-        };
-        let expected = Rewritten {
-            chunk: Chunk { text_bytes: rewritten.chunk.text_bytes + PROBE.len() as u64, ..rewritten.chunk.clone() },
-            data: sent.as_ref().map(|sent| sent.with(&longer)),
-            drop: false,
-        };
-        let is_all_text = rewritten.chunk.text_bytes == text.len() as u64;
-        let is_sent = rewritten.data.is_none() || rewritten.data == sent.as_ref().map(|sent| sent.with(text));
-        let is_pattern = is_all_text && is_sent && rewrite_chunk(&received.with(&longer), rules) == expected;
-        is_pattern.then(|| Self { received, sent, chunk: Chunk { text_bytes: 0, ..rewritten.chunk.clone() } })
-    }
-
-    fn rewritten(&self, text: &[u8]) -> Rewritten {
-        Rewritten {
-            chunk: Chunk { text_bytes: text.len() as u64, ..self.chunk.clone() },
-            data: self.sent.as_ref().map(|sent| sent.with(text)),
-            drop: false,
+    fn of(event: &Event, rewritten: &Rewritten, rules: &Rules<'_>) -> Option<Self> {
+        let (received, text) = Ends::around_text(&event.raw)?;
+        let leaves = event.in_one_line(rewritten.data.clone());
+        let sent = if leaves == event.raw { None } else { Some(Ends::around_text(&leaves)?) };
+        if rewritten.chunk.text_bytes != text.len() as u64 || sent.as_ref().is_some_and(|(_, sent)| *sent != text) {
+            return None;
         }
+        let sent = sent.map(|(ends, _)| ends);
+        let longer = [text, PROBE].concat();
+        let event = Event::parse(received.with(&longer));
+        let seen = rewrite_chunk(&event.data, rules);
+        let said = Chunk { text_bytes: longer.len() as u64, ..rewritten.chunk.clone() };
+        let is_pattern = event.name.is_none()
+            && seen.chunk == said
+            && !seen.drop
+            && event.in_one_line(seen.data) == sent.as_ref().unwrap_or(&received).with(&longer);
+        is_pattern.then_some(Self { received, sent, choices: said.choices })
     }
 }
 
 impl Ends {
-    /// What is around the only text of a chunk, and the text.
+    /// What is around the first text of an event, and the text.
     fn around_text(data: &Bytes) -> Option<(Self, &[u8])> {
         let begin = TEXT.iter().find_map(|name| Some(memmem::find(data, name)? + name.len()))?;
         let length = memchr::memchr(b'"', data.get(begin..)?)?;
@@ -114,7 +129,7 @@ impl Ends {
         is_unescaped(text).then_some((ends, text))
     }
 
-    /// The text of a chunk with these ends: not empty, and as it would be in any other language.
+    /// The text of an event with these ends: not empty, and as it would be in any other language.
     fn text_of<'a>(&self, data: &'a [u8]) -> Option<&'a [u8]> {
         let text = data.strip_prefix(&*self.before)?.strip_suffix(&*self.behind)?;
         (!text.is_empty() && is_unescaped(text)).then_some(text)
@@ -135,104 +150,4 @@ fn is_unescaped(text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const RULES: Rules<'static> = Rules { model: "mine", client_wants_usage: false };
-
-    /// A chunk in one of the shapes that servers write, and in some that nobody should.
-    fn chunk(shape: usize, text: &str) -> Bytes {
-        let text = serde_json::Value::from(text);
-        let chunk = match shape {
-            0 => format!(
-                r#"{{"id":"c","model":"theirs","choices":[{{"index":0,"delta":{{"content":{text}}},"logprobs":null,"finish_reason":null}}]}}"#
-            ),
-            1 => format!(r#"{{"id":"c","choices":[{{"index":0,"delta":{{"content": {text}}}}}],"model":"theirs"}}"#),
-            2 => format!(
-                r#"{{"model":"mine","choices":[{{"index":1,"delta":{{"content":{text},"role":"assistant"}}}}]}}"#
-            ),
-            3 => format!(r#"{{"choices":[{{"delta":{{"reasoning_content":{text}}}}}],"content":{text}}}"#),
-            4 => format!(r#"{{"content":{text},"choices":[{{"delta":{{"reasoning":"abc"}}}}]}}"#),
-            5 => format!(r#"{{"choices":[{{"delta":{{"content":{text},"content":"twice"}}}}]}}"#),
-            6 => format!(r#"{{"choices":[{{"delta":{{"content":{text}}},"finish_reason":"stop"}}]}}"#),
-            7 => format!(r#"{{"choices":[{{"delta":{{"content":{text}}}}}],"usage":{{"prompt_tokens":1}}}}"#),
-            8 => format!(r#"{{"model":{text},"choices":[{{"delta":{{"content":{text}}}}}]}}"#),
-            9 => format!(r#"{{"x":"a\"content\":\"b","provider":"p","choices":[{{"delta":{{"content":{text}}}}}]}}"#),
-            10 => format!(r#"{{"choices":[{{"delta":{{"content":{text}}}}},{{"delta":{{"content":{text}}}}}]}}"#),
-            11 => format!(r#"{{"error":{{"content":{text}}},"choices":[{{"delta":{{"content":"abc"}}}}]}}"#),
-            12 => format!(r#"{{"delta":{{"type":"text_delta","content":{text}}},"type":"content_block_delta"}}"#),
-            _ => format!(r#"{{"choices":[{{"delta":{{"content":{text}}}}}"#),
-        };
-        chunk.into()
-    }
-
-    #[test]
-    fn the_second_chunk_of_a_pattern_is_not_read_again() {
-        let mut reader = ChunkReader::default();
-        for text in ["Hello", " wörld", "!", " again"] {
-            let data = chunk(0, text);
-            assert_eq!(reader.rewrite(&data, &RULES), rewrite_chunk(&data, &RULES), "{text}");
-        }
-        let pattern = reader.pattern.as_ref().unwrap();
-        assert!(pattern.received.text_of(&chunk(0, "any")).is_some());
-        assert!(pattern.received.text_of(&chunk(0, "")).is_none(), "an empty text means something else");
-        assert!(pattern.received.text_of(&chunk(0, "a\nb")).is_none(), "an escaped one has another length");
-        assert_eq!(reader.in_vain, 0);
-    }
-
-    #[test]
-    fn what_stands_elsewhere_is_no_text() {
-        for shape in [3, 4, 5, 6, 7, 10, 11, 13] {
-            let mut reader = ChunkReader::default();
-            reader.rewrite(&chunk(shape, "abc"), &RULES);
-            assert!(reader.pattern.is_none(), "{shape}");
-        }
-        for shape in [0, 1, 2, 8, 9] {
-            let mut reader = ChunkReader::default();
-            reader.rewrite(&chunk(shape, "abc"), &RULES);
-            assert!(reader.pattern.is_some(), "{shape}");
-        }
-    }
-
-    #[test]
-    fn a_stream_without_a_pattern_is_not_searched_for_ever() {
-        let mut reader = ChunkReader::default();
-        for number in 0..20 {
-            let data: Bytes = format!(r#"{{"choices":[{{"delta":{{"content":"a"}}}}],"salt":{number}}}"#).into();
-            assert_eq!(reader.rewrite(&data, &RULES), rewrite_chunk(&data, &RULES));
-        }
-        assert_eq!(reader.in_vain, MOST_IN_VAIN);
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_are_read_like_any_others() {
-        let mut reader = ChunkReader::default();
-        reader.rewrite(&chunk(0, "abc"), &RULES);
-        let ends = &reader.pattern.as_ref().unwrap().received;
-        for text in [&b"\xff"[..], b"\xc3", b"a\x01", b"\x7f", b"\"", b"\\", b"a\",\"b\":\"c"] {
-            let data = ends.with(text);
-            let mut again = ChunkReader::default();
-            again.rewrite(&chunk(0, "abc"), &RULES);
-            assert_eq!(again.rewrite(&data, &RULES), rewrite_chunk(&data, &RULES), "{text:?}");
-        }
-    }
-
-    proptest! {
-        /// Whatever came before: each chunk is read as if it were the only one.
-        #[test]
-        fn a_stream_is_read_as_its_chunks_are(
-            chunks in prop::collection::vec((0..14_usize, prop_oneof![".{0,8}", "[a-c\"\\\\\n]{0,4}"]), 1..24),
-            main in 0..14_usize,
-            wants in any::<bool>(),
-        ) {
-            let rules = Rules { client_wants_usage: wants, ..RULES };
-            let mut reader = ChunkReader::default();
-            for (index, (shape, text)) in chunks.iter().enumerate() {
-                let data = chunk(if index % 3 == 0 { *shape } else { main }, text);
-                prop_assert_eq!(reader.rewrite(&data, &rules), rewrite_chunk(&data, &rules));
-            }
-        }
-    }
-}
+mod tests;

@@ -32,8 +32,25 @@ impl Event {
         data.is_some_and(|data| data == self.data && memchr(b'\n', data).is_none())
     }
 
-    /// Reads the fields. `raw` holds one event, without blank lines in front.
-    pub(super) fn parse(raw: Bytes) -> Self {
+    /// The event as clients get it, with `data` in place of its own: a name if it has one, one line of JSON, a blank
+    /// line. A copy is made only if it came in another form.
+    #[must_use]
+    pub fn in_one_line(&self, data: Option<Bytes>) -> Bytes {
+        if data.is_none() && self.is_plain() {
+            return self.raw.clone();
+        }
+        let mut data = data.unwrap_or_else(|| self.data.clone());
+        if data.contains(&b'\n') {
+            // within a string it would be escaped
+            data = data.iter().map(|byte| if *byte == b'\n' { b' ' } else { *byte }).collect();
+        }
+        encode(self.name.as_deref(), &data)
+    }
+
+    /// Reads the fields. `raw` holds one event as [`Framer::next_raw`](super::Framer::next_raw) gives it, without blank
+    /// lines in front.
+    #[must_use]
+    pub fn parse(raw: Bytes) -> Self {
         let mut fields = Fields::default();
         let mut at = 0;
         while let Some(rest) = raw.get(at..).filter(|rest| !rest.is_empty()) {

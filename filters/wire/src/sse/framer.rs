@@ -59,6 +59,15 @@ impl Framer {
     ///
     /// [`TooLarge`] once, when the upstream sends an event above the limit; nothing comes out after that.
     pub fn next_event(&mut self) -> Option<Result<Event, TooLarge>> {
+        Some(self.next_raw()?.map(Event::parse))
+    }
+
+    /// As [`Framer::next_event`], the event as it came: for those who can tell from its bytes what it says.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn next_raw(&mut self) -> Option<Result<Bytes, TooLarge>> {
         while let Some(chunk) = self.chunks.front_mut() {
             let blanks = self.boundary.leading_blanks(chunk);
             self.started |= blanks > 0;
@@ -72,8 +81,7 @@ impl Framer {
                 return Some(Err(self.fail()));
             }
             if end.is_some() {
-                let raw = self.complete(part);
-                return Some(Ok(Event::parse(raw)));
+                return Some(Ok(self.complete(part)));
             }
             self.carry.extend_from_slice(&part);
         }
