@@ -8,11 +8,11 @@ from pathlib import Path
 from .processes import SECRET, free_port, ready, start
 
 
-def files(upstream: int, server: dict) -> dict:
+def files(upstream: int, server: dict, *, budget: str = "warn", durability: str = "auto") -> dict:
     """The configuration files, by path. JSON is YAML.
 
     The budget warns: the rows of calls that a hard one counts are on the disk before the answer ends, and then the
-    bench would measure the disk.
+    bench would measure the disk, which `benches/durability` does.
     """
     chat = {
         "type": "chat", "family": "Bench", "vendor": "bench", "description": "Bench", "context_window": 131072,
@@ -21,6 +21,7 @@ def files(upstream: int, server: dict) -> dict:
     return {
         "conf/gateway.yaml": {
             "server": server,
+            "ledger": {"durability": durability},
             "limits": {"auth_failures": {"per_minute": 1_000_000, "burst": 1_000_000}},
             "backends": [
                 {
@@ -41,7 +42,7 @@ def files(upstream: int, server: dict) -> dict:
                 {
                     "id": "acme", "name": "Acme Ltd", "defaults": {"models_allowlist": ["bench*"]},
                     "budgets": [
-                        {"id": "month", "models": ["*"], "window": "month", "limit_tokens": 10**15, "mode": "warn"}
+                        {"id": "month", "models": ["*"], "window": "month", "limit_tokens": 10**15, "mode": budget}
                     ],
                     "limits": {"tokens_per_minute": 10**12, "max_in_flight": 8192, "weight": 1},
                 }
