@@ -30,6 +30,7 @@ mod framing;
 pub mod fuzzing;
 mod handshake;
 mod heads;
+mod judged;
 mod replay;
 mod spool;
 mod tunnel;
@@ -44,7 +45,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dgx_gateway_filter::upstream::{AttemptFailure, AttemptResult, HttpVersion};
-use dgx_gateway_filter::{Blame, ErrorCode, FilterError, Outcome, RequestInfo, Rope, Traffic};
+use dgx_gateway_filter::{ErrorCode, FilterError, RequestInfo, Rope, Traffic};
 use http::{HeaderMap, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -52,10 +53,11 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use self::admit::{Admitted, Stop, admit};
-use self::attempt::{Holding, Judged, Next, Stage, failure_of};
+use self::attempt::{Next, Stage, failure_of};
 use self::compressed::{Compressed, UnknownCoding};
 use self::duplex::Duplex;
 use self::heads::Framing;
+use self::judged::{Holding, Judged};
 use self::replay::{Length, ReplayHandle};
 use crate::reply;
 use crate::shutdown::Draining;
@@ -392,33 +394,7 @@ impl ProxyHttp for Gateway {
         let passed = ctx.response_chunk(session.req_header(), part, end && sound);
         let passed = passed.and_then(|()| if sound { Ok(()) } else { Err(compressed::damaged()) });
         if let Err(error) = passed {
-            if ctx.chain.is_completed() {
-                tracing::debug!(cause = error.source.as_deref().map(tracing::field::display), "unusable after the end");
-                ctx.attempt.stage = Stage::Complete; // nothing is missing, so what follows is dropped, whatever it is
-                *part = None;
-                return Ok(None);
-            }
-            // An error stops the engine at once, with what it has not written yet. Once the answer has begun, the
-            // error is therefore said as one more piece, and the wrapper stops the engine after it.
-            if ctx.untouched(session) {
-                if error.blame == Blame::Upstream && ctx.replay.is_some() {
-                    let next = ctx.judge(session.req_header(), &AttemptResult::Failed(AttemptFailure::Reset));
-                    return Err(retry(ctx.untouched(session), &next));
-                }
-                return Err(refuse(ctx, error));
-            }
-            let Some(event) = reply::stream_event(session, ctx, &error) else {
-                ctx.attempt.stage = Stage::Broken;
-                return Err(refuse(ctx, error)); // without its end the client can tell that the answer is cut
-            };
-            let before = part.take().unwrap_or_default();
-            ctx.complete_at(ctx.attempt.passed + before.len(), &Outcome::Cut(error.code));
-            *part = Some(if before.is_empty() { event } else { [before, event].concat().into() });
-            ctx.attempt.stage = Stage::Said;
-            if let Some(replay) = &ctx.replay {
-                replay.cut();
-            }
-            return Ok(None);
+            return failure::inside_answer(session, part, error, ctx).map(|()| None);
         }
         let ending = ctx.chain.shared.ending.take();
         let length = part.as_ref().map_or(0, Bytes::len);
